@@ -1,0 +1,3 @@
+module github.com/fairleadhq/fairlead
+
+go 1.26
