@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -75,8 +76,8 @@ func ParseKeys(text string) (Keys, error) {
 func parseVerifier(line string) (note.Verifier, byte, error) {
 	name, rest, ok1 := strings.Cut(line, "+")
 	hash, key64, ok2 := strings.Cut(rest, "+")
-	key, err := base64.StdEncoding.Strict().DecodeString(key64)
-	if !ok1 || !ok2 || err != nil || len(key) < 1 || !validName(name) {
+	key, ok3 := strictBase64(key64)
+	if !ok1 || !ok2 || !ok3 || len(key) < 1 || !validName(name) {
 		return nil, 0, fmt.Errorf("%.40q is not a verifier key: expected NAME+HASH+KEY", line)
 	}
 	if want := fmt.Sprintf("%08x", keyHash(name, key)); hash != want {
@@ -118,6 +119,8 @@ type mldsaKey struct {
 	pub  *mldsa.PublicKey
 	priv *mldsa.PrivateKey
 	now  func() int64
+
+	deterministic bool // for test vectors
 }
 
 func newMLDSAVerifier(name string, key []byte) (*mldsaKey, error) {
@@ -151,7 +154,12 @@ func (k *mldsaKey) Sign(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sig, err := k.priv.Sign(nil, msg, &mldsa.Options{})
+	var sig []byte
+	if k.deterministic {
+		sig, err = k.priv.SignDeterministic(msg, &mldsa.Options{})
+	} else {
+		sig, err = k.priv.Sign(nil, msg, &mldsa.Options{})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -188,8 +196,9 @@ func subtreeMessage(name string, t uint64, text []byte) ([]byte, error) {
 // maxCheckpoint bounds what is parsed: a body and some 16 post-quantum signatures.
 const maxCheckpoint = 128 << 10
 
-// OpenCheckpoint checks the signatures of a signed checkpoint against keys and reads it. The Ed25519 signature must be
-// there, and no line under one of the keys may fail; lines by others (witnesses) are skipped.
+// OpenCheckpoint checks the signatures of a signed checkpoint against keys and reads it. There must be a good signature
+// by each of the keys: one that may be missing protects nobody. Of several lines by one key the first counts; lines by
+// others (witnesses) are skipped.
 func (k Keys) OpenCheckpoint(signed []byte) (Checkpoint, error) {
 	if len(signed) > maxCheckpoint {
 		return Checkpoint{}, fmt.Errorf("a checkpoint of %d bytes is too long to be one", len(signed))
@@ -205,27 +214,21 @@ func (k Keys) OpenCheckpoint(signed []byte) (Checkpoint, error) {
 	if c.Origin != k.Origin {
 		return Checkpoint{}, fmt.Errorf("the checkpoint is of the log %q, expected %q", c.Origin, k.Origin)
 	}
-	ed := false
-	for _, s := range n.Sigs {
-		kind := "ML-DSA-44"
-		if s.Hash == k.ed25519Hash() {
-			ed, kind = true, "Ed25519"
+	for _, v := range k.verifiers {
+		kind := "Ed25519"
+		if _, ok := v.(*mldsaKey); ok {
+			kind = "ML-DSA-44"
 		}
-		c.Signers = append(c.Signers, s.Name+" ("+kind+")")
-	}
-	if !ed {
-		return Checkpoint{}, fmt.Errorf("the checkpoint lacks the Ed25519 signature of %s", k.Origin)
+		i := slices.IndexFunc(n.Sigs, func(s note.Signature) bool { return s.Hash == v.KeyHash() })
+		if i < 0 {
+			return Checkpoint{}, fmt.Errorf("the checkpoint lacks the %s signature of %s", kind, k.Origin)
+		}
+		if _, ok := strictBase64(n.Sigs[i].Base64); !ok {
+			return Checkpoint{}, fmt.Errorf("the %s signature of %s is not canonical base64", kind, k.Origin)
+		}
+		c.Signers = append(c.Signers, k.Origin+" ("+kind+")")
 	}
 	return c, nil
-}
-
-func (k Keys) ed25519Hash() uint32 {
-	for _, v := range k.verifiers {
-		if _, ok := v.(*mldsaKey); !ok {
-			return v.KeyHash()
-		}
-	}
-	return 0
 }
 
 // parseCheckpointText reads a checkpoint body: exactly three lines.
@@ -238,11 +241,15 @@ func parseCheckpointText(text string) (Checkpoint, error) {
 	if err != nil || size < 0 || strconv.FormatInt(size, 10) != lines[1] {
 		return Checkpoint{}, fmt.Errorf("the checkpoint's size %.30q is not a number", lines[1])
 	}
-	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
-	if err != nil || len(root) != sha256.Size {
+	root, ok := strictBase64(lines[2])
+	if !ok || len(root) != sha256.Size {
 		return Checkpoint{}, fmt.Errorf("the checkpoint's root hash %.60q is not 32 bytes of base64", lines[2])
 	}
-	return Checkpoint{Origin: lines[0], Size: size, Root: tlog.Hash(root)}, nil
+	c := Checkpoint{Origin: lines[0], Size: size, Root: tlog.Hash(root)}
+	if size == 0 && c.Root != (&Frontier{}).Root() {
+		return Checkpoint{}, errors.New("the checkpoint's tree is empty, its root hash is not that of an empty tree")
+	}
+	return c, nil
 }
 
 // Ed25519VerifierKey is the text form of an Ed25519 verifier key.

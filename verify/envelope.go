@@ -1,15 +1,11 @@
 package verify
 
 import (
-	"encoding/base64"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/fairleadhq/fairlead"
-	"github.com/fairleadhq/fairlead/internal/wire"
 )
 
 // MaxEnvelope is the largest envelope, in bytes (rule E1).
@@ -17,7 +13,7 @@ const MaxEnvelope = 4096
 
 // A RuleError says which rule of docs/format.md section 1 an envelope breaks.
 type RuleError struct {
-	Rule string // "E1" … "E11"
+	Rule string // "E1" … "E12"
 	Msg  string
 }
 
@@ -25,21 +21,11 @@ func (e *RuleError) Error() string { return e.Msg + " (rule " + e.Rule + ")" }
 
 // ParseEnvelope reads an envelope by the rules of docs/format.md. An error is a *RuleError.
 func ParseEnvelope(b []byte) (*Envelope, error) {
-	e := new(Envelope)
-	p := reader{s: string(b), env: e, full: true}
-	if err := p.envelope(); err != nil {
+	p := reader{full: true}
+	if err := p.read(b); err != nil {
 		return nil, err
 	}
-	return e, nil
-}
-
-// reader walks an envelope from left to right. The order of members is fixed, so nothing is looked up and nothing is
-// read twice. Strings of the result share the memory of s.
-type reader struct {
-	s    string
-	i    int
-	env  *Envelope
-	full bool // build the attributes, links and actor too, not only the id and the content
+	return &p.env, nil
 }
 
 // timeLayout is the only spelling of time that the format knows.
@@ -50,33 +36,38 @@ func broken(rule, format string, args ...any) error {
 }
 
 func (p *reader) envelope() error {
-	if len(p.s) > MaxEnvelope {
-		return broken("E1", "the envelope has %d bytes, %d are allowed", len(p.s), MaxEnvelope)
-	}
-	if !utf8.ValidString(p.s) {
-		return broken("E1", "the envelope is not valid UTF-8")
-	}
 	if err := p.head(); err != nil {
 		return err
 	}
-	for _, m := range [...]struct {
-		name string
-		read func() error
-	}{{"actor", p.actor}, {"links", p.links}, {"attrs", p.attrs}, {"content", p.content}} {
-		if !p.accept(`,"` + m.name + `":`) {
-			continue
-		}
-		if err := m.read(); err != nil {
+	if p.accept(`,"actor":`) {
+		if err := p.actor(); err != nil {
 			return err
 		}
 	}
-	if p.accept("}") {
-		if p.i != len(p.s) {
-			return broken("E2", "something follows the object at byte %d", p.i)
+	if p.accept(`,"links":`) {
+		if err := p.links(); err != nil {
+			return err
 		}
-		return nil
 	}
-	return p.rest()
+	if p.accept(`,"attrs":`) {
+		if err := p.attrs(); err != nil {
+			return err
+		}
+	}
+	if p.accept(`,"content":`) {
+		if err := p.content(); err != nil {
+			return err
+		}
+	}
+	if !p.accept("}") {
+		if err := p.rest(); err != nil {
+			return err
+		}
+	}
+	if p.i != len(p.s) {
+		return broken("E2", "something follows the object at byte %d", p.i)
+	}
+	return nil
 }
 
 // head reads the seven required members.
@@ -91,50 +82,75 @@ func (p *reader) head() error {
 		return broken("E5", "the version is not 1")
 	}
 	var f [6]string
-	for i, name := range [...]string{"id", "tenant", "kind", "time", "nonce", "schema"} {
-		sep := ","
-		if i == 0 {
-			sep = ""
-		}
-		if !p.accept(sep + `"` + name + `":`) {
-			return broken("E4", "member %s is missing or out of order at byte %d", name, p.i)
+	for i, lit := range [...]string{`"id":`, `,"tenant":`, `,"kind":`, `,"time":`, `,"nonce":`, `,"schema":`} {
+		if !p.accept(lit) {
+			return broken("E4", "%s is missing or out of order at byte %d", lit, p.i)
 		}
 		var err error
 		if f[i], err = p.str(); err != nil {
 			return err
 		}
 	}
-	id, err := fairlead.ParseID(f[0])
-	if err != nil {
-		return broken("E6", "%v", err)
+	e := &p.env
+	var ok bool
+	if e.ID, ok = parseID(f[0]); !ok {
+		return broken("E6", "%.80q is not an id", f[0])
 	}
 	if !validTenant(f[1]) || !validKind(f[2]) {
 		return broken("E7", "%.40q or %.60q is not a tenant and a kind", f[1], f[2])
 	}
-	if len(f[3]) != len(timeLayout) {
+	if !validTime(f[3]) {
 		return broken("E8", "%.40q is not a time in microseconds, UTC", f[3])
+	}
+	if len(f[4]) != 22 {
+		return broken("E9", "the nonce is not 22 characters long")
+	}
+	var nonce [22]byte
+	copy(nonce[:], f[4])
+	if n, err := strictURL.Decode(e.Nonce[:], nonce[:]); err != nil || n != len(e.Nonce) {
+		return broken("E9", "the nonce is not 16 bytes of base64url")
+	}
+	if !validWord(f[5], "._/-") || len(f[5]) > 64 {
+		return broken("E10", "%.80q is not a schema name", f[5])
 	}
 	if p.full {
 		t, err := time.Parse(timeLayout, f[3])
 		if err != nil {
 			return broken("E8", "%.40q is not a time: %v", f[3], err)
 		}
-		p.env.Time = t
-	} else if !plausibleTime(f[3]) {
-		return broken("E8", "%.40q is not a time", f[3])
+		e.Time = t
 	}
-	if n, err := base64.RawURLEncoding.Strict().Decode(p.env.Nonce[:], []byte(f[4])); err != nil || n != 16 || len(f[4]) != 22 {
-		return broken("E9", "the nonce is not 16 bytes of base64url")
-	}
-	if !validWord(f[5], "._/-") || len(f[5]) > 64 {
-		return broken("E10", "%.80q is not a schema name", f[5])
-	}
-	p.env.ID, p.env.Tenant, p.env.Kind, p.env.Schema = id, f[1], fairlead.Kind(f[2]), f[5]
+	p.hour = f[3][:len("2006-01-02T15")]
+	e.Tenant, e.Kind, e.Schema = f[1], fairlead.Kind(f[2]), f[5]
 	return nil
 }
 
-// plausibleTime is the check of E8 without building a time: right digits in right places and a real date.
-func plausibleTime(s string) bool {
+// parseID is fairlead.ParseID without its allocations.
+func parseID(s string) (fairlead.ID, bool) {
+	const boot, digits = 13, 19 // of 2^63-1
+	if len(s) < boot+2 || len(s) > boot+1+digits || s[boot] != '-' || s[boot+1] == '0' {
+		return fairlead.ID{}, false
+	}
+	for i := range boot {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return fairlead.ID{}, false
+		}
+	}
+	var n uint64
+	for _, c := range []byte(s[boot+1:]) {
+		if c < '0' || c > '9' {
+			return fairlead.ID{}, false
+		}
+		n = n*10 + uint64(c-'0') // 19 digits stay below 2^64
+	}
+	return fairlead.ID{Boot: s[:boot], N: n}, n < 1<<63
+}
+
+// validTime checks E8: right digits in right places, and a real date. time.Parse would also take a comma.
+func validTime(s string) bool {
+	if len(s) != len(timeLayout) {
+		return false
+	}
 	for i := range len(timeLayout) {
 		if c := timeLayout[i]; c >= '0' && c <= '9' {
 			if s[i] < '0' || s[i] > '9' {
@@ -146,7 +162,7 @@ func plausibleTime(s string) bool {
 	}
 	two := func(i int) int { return int(s[i]-'0')*10 + int(s[i+1]-'0') }
 	year, month, day := two(0)*100+two(2), two(5), two(8)
-	if month < 1 || month > 12 || day < 1 || two(11) > 23 || two(14) > 59 || two(17) > 59 {
+	if year < 1 || month < 1 || month > 12 || day < 1 || two(11) > 23 || two(14) > 59 || two(17) > 59 {
 		return false
 	}
 	if day <= 28 {
@@ -155,215 +171,95 @@ func plausibleTime(s string) bool {
 	return day <= time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// rest checks the members that this version does not know: any JSON without white space, no name twice.
-func (p *reader) rest() error {
-	if p.i >= len(p.s) || p.s[p.i] != ',' {
-		return broken("E2", "the object goes wrong at byte %d", p.i)
-	}
-	b := []byte(p.s)
-	if err := wire.Check(b, wire.Limits{Depth: 6}); err != nil {
-		if strings.Contains(err.Error(), "member") || strings.Contains(err.Error(), "deep") || strings.Contains(err.Error(), "level") {
-			return broken("E3", "%v", err)
-		}
-		return broken("E2", "%v", err)
-	}
-	inString := false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case !inString && (c == ' ' || c == '\t' || c == '\n' || c == '\r'):
-			return broken("E2", "white space at byte %d", i)
-		}
-	}
-	known := map[string]bool{"v": true, "id": true, "tenant": true, "kind": true, "time": true, "nonce": true, "schema": true,
-		"actor": true, "links": true, "attrs": true, "content": true}
-	for name, v := range wire.Root(b).Members() {
-		if s := v.Span(); s.Start > p.i && known[name.String()] {
-			return broken("E4", "member %s is out of order", name)
-		}
-		if err := integers(v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// integers checks E11 in a member that is not known otherwise.
-func integers(v wire.Value) error {
-	switch v.Kind() {
-	case '0':
-		p := reader{s: string(v.Raw())}
-		if _, err := p.int(); err != nil || p.i != len(p.s) {
-			return broken("E11", "%.40q is not an integer within 2^53", v.Raw())
-		}
-	case '[':
-		for e := range v.Elements() {
-			if err := integers(e); err != nil {
-				return err
-			}
-		}
-	case '{':
-		for _, e := range v.Members() {
-			if err := integers(e); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (p *reader) accept(lit string) bool {
-	if strings.HasPrefix(p.s[p.i:], lit) {
-		p.i += len(lit)
-		return true
-	}
-	return false
-}
-
-// str reads a string. Most have nothing to unescape and share memory with the envelope.
-func (p *reader) str() (string, error) {
-	if !p.accept(`"`) {
-		return "", broken("E2", "a string is expected at byte %d", p.i)
-	}
-	for j := p.i; j < len(p.s); j++ {
-		switch c := p.s[j]; {
-		case c == '"':
-			s := p.s[p.i:j]
-			p.i = j + 1
-			return s, nil
-		case c == '\\':
-			return p.escaped(j)
-		case c < 0x20:
-			return "", broken("E2", "a control character stands in the string at byte %d", j)
-		}
-	}
-	return "", broken("E2", "the string at byte %d does not end", p.i)
-}
-
-// escaped reads on a string whose first backslash is at j.
-func (p *reader) escaped(j int) (string, error) {
-	for ; j < len(p.s) && p.s[j] != '"'; j++ {
-		if p.s[j] == '\\' {
-			j++
-		}
-	}
-	if j >= len(p.s) {
-		return "", broken("E2", "the string at byte %d does not end", p.i)
-	}
-	lit := []byte(p.s[p.i-1 : j+1])
-	if err := wire.Check(lit, wire.Limits{}); err != nil {
-		return "", broken("E2", "the string at byte %d: %v", p.i, err)
-	}
-	p.i = j + 1
-	return wire.Root(lit).Text(), nil
-}
-
-// int reads an integer by E11.
-func (p *reader) int() (int64, error) {
-	j := p.i
-	if j < len(p.s) && p.s[j] == '-' {
-		j++
-	}
-	first := j
-	for j < len(p.s) && p.s[j] >= '0' && p.s[j] <= '9' {
-		j++
-	}
-	digits := p.s[first:j]
-	n, err := strconv.ParseInt(p.s[p.i:j], 10, 64)
-	if err != nil || n >= 1<<53 || n <= -1<<53 || len(digits) > 1 && digits[0] == '0' || digits == "0" && first > p.i {
-		return 0, broken("E11", "the number at byte %d is not an integer within 2^53", p.i)
-	}
-	p.i = j
-	return n, nil
-}
-
-// list reads the rest of an array or object whose opening bracket was read, calling each for every element.
-func (p *reader) list(end string, each func() error) error {
-	if p.accept(end) {
-		return nil
-	}
-	for {
-		if err := each(); err != nil {
-			return err
-		}
-		if p.accept(end) {
-			return nil
-		}
-		if !p.accept(",") {
-			return broken("E2", "a comma is expected at byte %d", p.i)
-		}
-	}
-}
-
-func (p *reader) open(bracket string) error {
-	if !p.accept(bracket) {
-		return broken("E2", "%s is expected at byte %d", bracket, p.i)
-	}
-	return nil
-}
-
 func (p *reader) actor() error {
 	if err := p.open("{"); err != nil {
 		return err
 	}
+	start := p.i
 	a := &p.env.Actor
-	sep := ""
-	for _, f := range [...]struct {
-		name  string
-		facet *fairlead.Facet
-	}{{"app", &a.App}, {"user", &a.User}, {"agent", &a.Agent}} {
-		if !p.accept(sep + `"` + f.name + `":{`) {
-			continue
-		}
-		sep = ","
-		if err := p.facet(f.facet); err != nil {
+	if p.accept(`"app":`) {
+		if err := p.facet(&a.App); err != nil {
 			return err
 		}
 	}
-	if p.accept(sep + `"chain":[`) {
-		err := p.list("]", func() error {
+	if p.next(start, `"user":`) {
+		if err := p.facet(&a.User); err != nil {
+			return err
+		}
+	}
+	if p.next(start, `"agent":`) {
+		if err := p.facet(&a.Agent); err != nil {
+			return err
+		}
+	}
+	if p.next(start, `"chain":[`) {
+		err := p.some("]", func() error {
 			s, err := p.str()
-			a.Chain = append(a.Chain, s)
+			if p.full {
+				a.Chain = append(a.Chain, s)
+			}
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return p.open("}")
+	return p.closed(start)
+}
+
+// next reads the name of an optional member of the object that started at start, with the comma before it.
+func (p *reader) next(start int, lit string) bool {
+	at := p.i
+	if p.i != start && !p.accept(",") {
+		return false
+	}
+	if !p.accept(lit) {
+		p.i = at
+		return false
+	}
+	return true
+}
+
+// closed reads the end of an object that may not be empty.
+func (p *reader) closed(start int) error {
+	if p.i == start || !p.accept("}") {
+		return broken("E4", "the object at byte %d has a member that is unknown, out of order or twice, or none, at byte %d", start-1, p.i)
+	}
+	return nil
 }
 
 func (p *reader) facet(f *fairlead.Facet) error {
+	if err := p.open("{"); err != nil {
+		return err
+	}
+	start := p.i
 	var assurance string
-	sep := ""
 	for _, m := range [...]struct {
-		name string
-		to   *string
-	}{{"v", &f.Value}, {"a", &assurance}, {"m", &f.Method}, {"i", &f.Issuer}} {
-		if !p.accept(sep + `"` + m.name + `":`) {
+		lit string
+		to  *string
+	}{{`"v":`, &f.Value}, {`"a":`, &assurance}, {`"m":`, &f.Method}, {`"i":`, &f.Issuer}} {
+		if !p.next(start, m.lit) {
 			continue
 		}
-		sep = ","
 		var err error
 		if *m.to, err = p.str(); err != nil {
 			return err
 		}
+		if *m.to == "" {
+			return broken("E4", "what is empty is left out, and stands before byte %d", p.i)
+		}
 	}
-	f.Assurance = fairlead.Assurance(assurance)
-	if !validAssurance(f.Assurance) {
+	if f.Assurance = fairlead.Assurance(assurance); !validAssurance(f.Assurance) {
 		return broken("E4", "%.20q is not an assurance", assurance)
 	}
-	return p.open("}")
+	return p.closed(start)
 }
 
 func (p *reader) links() error {
 	if err := p.open("["); err != nil {
 		return err
 	}
-	return p.list("]", func() error {
+	return p.some("]", func() error {
 		var f [3]string
 		for i, lit := range [...]string{`{"rel":`, `,"to":`, `,"a":`} {
 			if !p.accept(lit) {
@@ -374,41 +270,41 @@ func (p *reader) links() error {
 				return err
 			}
 		}
-		to, err := fairlead.ParseID(f[1])
-		if err != nil {
-			return broken("E6", "%v", err)
+		to, ok := parseID(f[1])
+		if !ok {
+			return broken("E6", "%.80q is not an id", f[1])
 		}
-		if !validAssurance(fairlead.Assurance(f[2])) {
-			return broken("E4", "%.20q is not an assurance", f[2])
+		if f[0] == "" || !validAssurance(fairlead.Assurance(f[2])) {
+			return broken("E4", "%.20q and %.20q are not a relation and an assurance", f[0], f[2])
 		}
 		if p.full {
 			p.env.Links = append(p.env.Links, fairlead.Link{Rel: fairlead.Relation(f[0]), To: to, Assurance: fairlead.Assurance(f[2])})
 		}
-		return p.open("}")
+		return p.end()
 	})
+}
+
+// end reads the end of an object all of whose members are required.
+func (p *reader) end() error {
+	if !p.accept("}") {
+		return broken("E4", "the end of the object is expected at byte %d", p.i)
+	}
+	return nil
 }
 
 func (p *reader) attrs() error {
 	if err := p.open("{"); err != nil {
 		return err
 	}
-	var names [64]string
-	n := 0
-	return p.list("}", func() error {
+	var seen names
+	return p.some("}", func() error {
 		name, err := p.str()
 		if err != nil {
 			return err
 		}
-		if n == len(names) {
-			return broken("E3", "more than %d attributes", len(names))
+		if err := seen.add(name); err != nil {
+			return err
 		}
-		for _, other := range names[:n] {
-			if other == name {
-				return broken("E3", "attribute %.60q stands twice", name)
-			}
-		}
-		names[n] = name
-		n++
 		if err := p.open(":"); err != nil {
 			return err
 		}
@@ -420,6 +316,7 @@ func (p *reader) attrs() error {
 	})
 }
 
+// attrValue reads the value of an attribute. Unless p.full it gives nil: boxing costs an allocation.
 func (p *reader) attrValue() (any, error) {
 	if p.i >= len(p.s) {
 		return nil, broken("E2", "the envelope ends within its attributes")
@@ -428,12 +325,15 @@ func (p *reader) attrValue() (any, error) {
 	case c == '"':
 		s, err := p.str()
 		if !p.full {
-			return nil, err // boxing a string costs an allocation
+			return nil, err
 		}
 		return s, err
 	case c == '[':
 		p.i++
-		list := []string{}
+		var list []string
+		if p.full {
+			list = []string{}
+		}
 		err := p.list("]", func() error {
 			s, err := p.str()
 			if p.full {
@@ -446,19 +346,21 @@ func (p *reader) attrValue() (any, error) {
 		return true, nil
 	case p.accept("false"):
 		return false, nil
+	case c == '-' || c >= '0' && c <= '9':
+		n, err := p.int()
+		if !p.full {
+			return nil, err
+		}
+		return n, err
 	}
-	n, err := p.int()
-	if !p.full {
-		return nil, err
-	}
-	return n, err
+	return nil, broken("E4", "an attribute is a string, a number, true, false or an array of strings: what stands at byte %d is not", p.i)
 }
 
 func (p *reader) content() error {
 	if err := p.open("["); err != nil {
 		return err
 	}
-	return p.list("]", func() error {
+	return p.some("]", func() error {
 		var c fairlead.Content
 		var err error
 		if !p.accept(`{"name":`) {
@@ -470,15 +372,16 @@ func (p *reader) content() error {
 		for _, m := range [...]struct {
 			lit string
 			to  *int64
-		}{{`,"blob":`, &c.Blob}, {`,"scope":`, &c.Scope}, {`,"bytes":`, &c.Bytes}} {
+			min int64
+		}{{`,"blob":`, &c.Blob, 1}, {`,"scope":`, &c.Scope, 1}, {`,"bytes":`, &c.Bytes, 0}} {
 			if !p.accept(m.lit) {
 				return broken("E4", "%s is expected at byte %d", m.lit, p.i)
 			}
 			if *m.to, err = p.int(); err != nil {
 				return err
 			}
-			if *m.to < 0 {
-				return broken("E11", "a negative number stands before byte %d", p.i)
+			if *m.to < m.min {
+				return broken("E11", "the number before byte %d is below %d", p.i, m.min)
 			}
 		}
 		for _, m := range [...]struct {
@@ -490,22 +393,8 @@ func (p *reader) content() error {
 			}
 		}
 		p.env.Content = append(p.env.Content, c)
-		return p.open("}")
+		return p.end()
 	})
-}
-
-// digestLen is the length of 32 bytes in base64url without padding.
-const digestLen = 43
-
-func (p *reader) digest(d *fairlead.Digest) bool {
-	if len(p.s)-p.i <= digestLen || p.s[p.i+digestLen] != '"' {
-		return false
-	}
-	var src [digestLen]byte
-	copy(src[:], p.s[p.i:])
-	n, err := base64.RawURLEncoding.Strict().Decode(d[:], src[:])
-	p.i += digestLen + 1
-	return err == nil && n == len(d)
 }
 
 func validAssurance(a fairlead.Assurance) bool {
@@ -553,130 +442,4 @@ func validKind(s string) bool {
 		}
 	}
 	return true
-}
-
-// AppendEnvelope writes f as an envelope. It fails if the result would break a rule, so that nothing can be recorded
-// that no reader would accept.
-func AppendEnvelope(dst []byte, f *fairlead.Fact, schema string, nonce [16]byte) ([]byte, error) {
-	start := len(dst)
-	dst = append(dst, `{"v":1,"id":"`...)
-	dst = append(dst, f.ID.String()...)
-	dst = append(dst, `","tenant":"`...)
-	dst = append(dst, f.Tenant...)
-	dst = append(dst, `","kind":"`...)
-	dst = append(dst, f.Kind...)
-	dst = append(dst, `","time":"`...)
-	dst = f.Time.UTC().AppendFormat(dst, timeLayout)
-	dst = append(dst, `","nonce":"`...)
-	dst = base64.RawURLEncoding.AppendEncode(dst, nonce[:])
-	dst = append(dst, `","schema":"`...)
-	dst = append(dst, schema...)
-	dst = append(dst, '"')
-	if !f.Actor.IsZero() {
-		dst = appendActor(append(dst, `,"actor":`...), &f.Actor)
-	}
-	for i, l := range f.Links {
-		dst = append(dst, [...]string{`,"links":[`, `,`}[min(i, 1)]...)
-		dst = wire.AppendQuote(append(dst, `{"rel":`...), string(l.Rel))
-		dst = append(append(dst, `,"to":"`...), l.To.String()...)
-		dst = append(append(dst, `","a":"`...), l.Assurance...)
-		dst = append(dst, `"}`...)
-	}
-	if len(f.Links) > 0 {
-		dst = append(dst, ']')
-	}
-	for i := range f.Attrs {
-		dst = append(dst, [...]string{`,"attrs":{`, `,`}[min(i, 1)]...)
-		dst = append(wire.AppendQuote(dst, f.Attrs[i].Name), ':')
-		var err error
-		if dst, err = appendAttr(dst, f.Attrs[i].Value); err != nil {
-			return dst[:start], fmt.Errorf("attribute %s: %w", f.Attrs[i].Name, err)
-		}
-	}
-	if len(f.Attrs) > 0 {
-		dst = append(dst, '}')
-	}
-	for i := range f.Content {
-		dst = append(dst, [...]string{`,"content":[`, `,`}[min(i, 1)]...)
-		dst = appendContent(dst, &f.Content[i])
-	}
-	if len(f.Content) > 0 {
-		dst = append(dst, ']')
-	}
-	dst = append(dst, '}')
-	p := reader{s: string(dst[start:]), env: new(Envelope)}
-	if err := p.envelope(); err != nil {
-		return dst[:start], fmt.Errorf("fact %s of kind %s cannot be written: %w", f.ID, f.Kind, err)
-	}
-	return dst, nil
-}
-
-func appendActor(dst []byte, a *fairlead.Actor) []byte {
-	dst = append(dst, '{')
-	sep := ""
-	for _, f := range [...]struct {
-		name  string
-		facet *fairlead.Facet
-	}{{"app", &a.App}, {"user", &a.User}, {"agent", &a.Agent}} {
-		if *f.facet == (fairlead.Facet{}) {
-			continue
-		}
-		dst = append(append(append(dst, sep...), '"'), f.name...)
-		dst = append(dst, `":{`...)
-		sep = ""
-		for _, m := range [...]struct{ name, value string }{{"v", f.facet.Value}, {"a", string(f.facet.Assurance)},
-			{"m", f.facet.Method}, {"i", f.facet.Issuer}} {
-			if m.value == "" {
-				continue
-			}
-			dst = append(append(append(append(dst, sep...), '"'), m.name...), `":`...)
-			dst = wire.AppendQuote(dst, m.value)
-			sep = ","
-		}
-		dst = append(dst, '}')
-		sep = ","
-	}
-	for i, s := range a.Chain {
-		if i == 0 {
-			dst = append(append(dst, sep...), `"chain":[`...)
-		} else {
-			dst = append(dst, ',')
-		}
-		dst = wire.AppendQuote(dst, s)
-	}
-	if len(a.Chain) > 0 {
-		dst = append(dst, ']')
-	}
-	return append(dst, '}')
-}
-
-func appendAttr(dst []byte, v any) ([]byte, error) {
-	switch v := v.(type) {
-	case string:
-		return wire.AppendQuote(dst, v), nil
-	case int64:
-		return strconv.AppendInt(dst, v, 10), nil
-	case bool:
-		return strconv.AppendBool(dst, v), nil
-	case []string:
-		dst = append(dst, '[')
-		for i, s := range v {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = wire.AppendQuote(dst, s)
-		}
-		return append(dst, ']'), nil
-	}
-	return dst, fmt.Errorf("a value of type %T has no form in an envelope", v)
-}
-
-func appendContent(dst []byte, c *fairlead.Content) []byte {
-	dst = wire.AppendQuote(append(dst, `{"name":`...), c.Name)
-	dst = strconv.AppendInt(append(dst, `,"blob":`...), c.Blob, 10)
-	dst = strconv.AppendInt(append(dst, `,"scope":`...), c.Scope, 10)
-	dst = strconv.AppendInt(append(dst, `,"bytes":`...), c.Bytes, 10)
-	dst = base64.RawURLEncoding.AppendEncode(append(dst, `,"address":"`...), c.Address[:])
-	dst = base64.RawURLEncoding.AppendEncode(append(dst, `","sealed":"`...), c.Sealed[:])
-	return append(dst, `"}`...)
 }

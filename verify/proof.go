@@ -57,15 +57,15 @@ func ParseProof(file []byte) (Proof, error) {
 	if len(lines) == 0 || !strings.HasPrefix(lines[0], "extra ") {
 		return Proof{}, errors.New("the proof has no extra line: the envelope that it proves is missing")
 	}
-	var err error
-	if p.Envelope, err = base64.StdEncoding.Strict().DecodeString(lines[0][len("extra "):]); err != nil {
-		return Proof{}, fmt.Errorf("the proof's extra line is not base64: %w", err)
+	if p.Envelope, ok = strictBase64(lines[0][len("extra "):]); !ok {
+		return Proof{}, errors.New("the proof's extra line is not base64")
 	}
 	lines = lines[1:]
 	if len(lines) == 0 || !strings.HasPrefix(lines[0], "index ") {
 		return Proof{}, errors.New("the proof has no index line")
 	}
 	index := lines[0][len("index "):]
+	var err error
 	if p.Index, err = strconv.ParseInt(index, 10, 64); err != nil || p.Index < 0 || strconv.FormatInt(p.Index, 10) != index {
 		return Proof{}, fmt.Errorf("the proof's index %.30q is not a number", index)
 	}
@@ -73,8 +73,8 @@ func ParseProof(file []byte) (Proof, error) {
 		return Proof{}, fmt.Errorf("the proof has %d hashes; no tree is that high", len(lines)-1)
 	}
 	for _, l := range lines[1:] {
-		h, err := base64.StdEncoding.Strict().DecodeString(l)
-		if err != nil || len(h) != tlog.HashSize {
+		h, ok := strictBase64(l)
+		if !ok || len(h) != tlog.HashSize {
 			return Proof{}, fmt.Errorf("the proof's line %.60q is not a hash", l)
 		}
 		p.Hashes = append(p.Hashes, tlog.Hash(h))

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -29,17 +30,26 @@ func LeafData(envelope []byte) [32]byte {
 }
 
 // LeafHash is the hash of the Merkle tree leaf that stands for envelope.
-func LeafHash(envelope []byte) tlog.Hash {
-	var buf [len(leafPrefix) + 4096]byte
-	n := copy(buf[:], leafPrefix)
-	var data [32]byte
-	if len(envelope) <= len(buf)-n {
-		data = sha256.Sum256(buf[:n+copy(buf[n:], envelope)])
-	} else {
-		data = LeafData(envelope)
-	}
-	return leafDataHash(data)
+func LeafHash(envelope []byte) tlog.Hash { return leafDataHash(LeafData(envelope)) }
+
+// A leafHasher makes leaf hashes without an allocation for each.
+type leafHasher struct {
+	h    hash.Hash
+	data [32]byte
 }
+
+func (l *leafHasher) leaf(envelope []byte) tlog.Hash {
+	if l.h == nil {
+		l.h = sha256.New()
+	}
+	l.h.Reset()
+	l.h.Write(leafPrefixBytes)
+	l.h.Write(envelope)
+	l.h.Sum(l.data[:0])
+	return leafDataHash(l.data)
+}
+
+var leafPrefixBytes = []byte(leafPrefix)
 
 // leafDataHash is tlog.RecordHash without its allocation.
 func leafDataHash(data [32]byte) tlog.Hash {

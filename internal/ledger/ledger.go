@@ -44,17 +44,18 @@ type Config struct {
 // A Ledger appends facts. It also reads, as a Reader does. It is safe for concurrent use.
 type Ledger struct {
 	*Reader
-	conf   Config
-	lock   *flock.Flock
-	boot   string
-	nextN  atomic.Uint64
-	queue  chan *Pending
-	stop   chan struct{} // closed when no more is to be signed
-	done   sync.WaitGroup
-	closed atomic.Bool
-	head   atomic.Pointer[headState]
-	signed atomic.Pointer[[]byte]
-	failed atomic.Pointer[error] // set when nothing can be appended any more
+	conf    Config
+	lock    *flock.Flock
+	boot    string
+	nextN   atomic.Uint64
+	queue   chan *Pending
+	stop    chan struct{} // closed when no more is to be signed
+	done    sync.WaitGroup
+	closed  atomic.Bool
+	head    atomic.Pointer[headState]
+	signed  atomic.Pointer[[]byte]
+	signing sync.Mutex
+	failed  atomic.Pointer[error] // set when nothing can be appended any more
 
 	// Owned by the writer goroutine.
 	tree      tree

@@ -110,7 +110,7 @@ func TestTreeIsTheStandardOne(t *testing.T) {
 func TestProofs(t *testing.T) {
 	l := open(t, config(t))
 	appendMany(t, l, 600)
-	if err := l.signHead(l.head.Load()); err != nil {
+	if err := l.SignNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	text, trusted, err := l.VerifierKeys()

@@ -139,6 +139,7 @@ type planner struct {
 	ops    []op
 	at     int64 // how much of the body the ops cover
 	shared []*Blob
+	again  bool      // only learn: nothing is stored
 	found  []learned // with blob 0: to be filled in with the blob's number
 }
 
@@ -218,7 +219,7 @@ func (p *planner) item(it item) {
 		p.copy(r)
 		return
 	}
-	if p.scope.App != nil && it.common && n >= minString {
+	if p.scope.App != nil && it.common && n >= minString && !p.again {
 		shared := indexKey{p.scope.App.ID, keyUnit, it.hash}
 		r, ok := p.v.index.get(shared)
 		if !ok && p.v.index.common(p.scope.App.ID, p.scope.ID, it.hash) {

@@ -364,3 +364,11 @@ func (r *Reader) Prove(ctx context.Context, seq int64) (verify.Proof, error) {
 	_, _, err = p.Check(keys)
 	return p, err
 }
+
+// DeriveKey makes a key for one purpose that is as secret as the content, or nil when the keys are not here.
+func (r *Reader) DeriveKey(purpose string) []byte {
+	if r.keys == nil {
+		return nil
+	}
+	return r.keys.Derive(purpose)
+}

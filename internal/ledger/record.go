@@ -135,6 +135,7 @@ type rebuilder struct {
 	scopes  map[int64]*Scope
 	app     int64 // the application scope of the first blob
 	work    int   // copies made so far
+	depth   int   // how deep they went
 }
 
 // Bounds on following references: far above what [planner] makes, so that a damaged record cannot run away.
@@ -179,6 +180,7 @@ func (b *rebuilder) copy(dst []byte, id, off, n int64, depth int) ([]byte, error
 	if b.work++; depth > maxCopyDepth || b.work > maxCopies {
 		return nil, fmt.Errorf("blob %d refers too far back", id)
 	}
+	b.depth = max(b.depth, depth)
 	rec, _, err := b.record(id)
 	if err != nil {
 		return nil, err

@@ -33,15 +33,15 @@ func (l *Ledger) sign() {
 				l.conf.Log.Error("recording what was left at the end", "err", err)
 			}
 		}
-		h := l.head.Load()
-		if h.size == last {
+		if l.head.Load().size == last {
 			continue
 		}
-		if err := l.signHead(h); err != nil {
+		size, err := l.signHead()
+		if err != nil {
 			l.conf.Log.Error("signing a checkpoint", "err", err)
 			continue
 		}
-		last = h.size
+		last = size
 	}
 }
 
@@ -58,25 +58,28 @@ func (l *Ledger) Flush(ctx context.Context) error {
 	return l.do(ctx, func(*sqlite.Conn) error { return nil })
 }
 
-// signHead signs a durable head and keeps it: outside the data folder first, so that nobody ever sees a checkpoint that
-// a restored backup could contradict unnoticed.
-func (l *Ledger) signHead(h *headState) error {
+// signHead signs the durable head and keeps it: outside the data folder first, so that nobody ever sees a checkpoint
+// that a restored backup could contradict unnoticed.
+func (l *Ledger) signHead() (size int64, err error) {
+	l.signing.Lock() // two at a time could keep the older head as the newest
+	defer l.signing.Unlock()
+	h := l.head.Load()
 	now := l.conf.Now()
 	signers, err := l.keys.Signers(now.Unix)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	c := verify.Checkpoint{Origin: l.origin, Size: h.size, Root: h.root}
 	signed, err := note.Sign(&note.Note{Text: c.Text()}, signers...)
 	if err != nil {
-		return fmt.Errorf("signing: %w", err)
+		return 0, fmt.Errorf("signing: %w", err)
 	}
 	if err := l.keys.SetHead(signed); err != nil {
-		return err
+		return 0, err
 	}
 	p := &Pending{done: make(chan struct{}), run: func(conn *sqlite.Conn) error {
-		hour := now.Truncate(time.Hour).Unix()
 		// Of the checkpoints of this hour only the first is kept, beside the newest.
+		hour := now.Truncate(time.Hour).Unix()
 		err := exec(conn, `delete from checkpoint where time >= ?1 and size >
 			(select min(size) from checkpoint where time >= ?1)`, hour)
 		if err != nil {
@@ -87,8 +90,24 @@ func (l *Ledger) signHead(h *headState) error {
 	l.queue <- p
 	<-p.done
 	if p.err != nil {
-		return p.err
+		return 0, p.err
 	}
 	l.signed.Store(&signed)
-	return nil
+	return h.size, nil
+}
+
+// Probe finds out whether a fact could be recorded now: it writes, and records nothing.
+func (l *Ledger) Probe(ctx context.Context) error {
+	return l.do(ctx, func(c *sqlite.Conn) error {
+		return exec(c, "insert or replace into meta(name, value) values('probed', ?)", l.conf.Now().Unix())
+	})
+}
+
+// SignNow signs the present head without waiting for its turn.
+func (l *Ledger) SignNow(ctx context.Context) error {
+	if err := l.Flush(ctx); err != nil {
+		return err
+	}
+	_, err := l.signHead()
+	return err
 }

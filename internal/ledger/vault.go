@@ -330,10 +330,30 @@ func (v *Vault) seal(scope *Scope, name string, body []byte, ops []op, names []s
 	return b
 }
 
+// Relearn remembers where the parts of recorded content are, so that they are not stored again after a restart.
+func (v *Vault) Relearn(ctx context.Context, c fairlead.Content, o Opened, layout *Layout) error {
+	scope, err := v.Scope(ctx, c.Scope)
+	if err != nil {
+		return err
+	}
+	p := planner{v: v, scope: scope, body: o.Body, again: true}
+	p.plan(layout)
+	b := &Blob{Content: c}
+	p.learn(b)
+	for i := range b.learned {
+		if b.learned[i].key.kind == keyChain {
+			b.learned[i].ref.depth = o.depth + 1
+		}
+	}
+	v.index.learn(b.learned)
+	return nil
+}
+
 // Opened is content as it was recorded.
 type Opened struct {
 	Body  []byte
 	Names []string
+	depth int
 }
 
 // Open gives back the exact bytes of content, and the names that stand with it. It checks them against the address.
@@ -355,7 +375,7 @@ func (v *Vault) Open(ctx context.Context, c fairlead.Content) (Opened, error) {
 	if !hmac.Equal(mac.Sum(nil), c.Address[:]) {
 		return Opened{}, fmt.Errorf("the bytes rebuilt from blob %d are not those that were recorded", c.Blob)
 	}
-	return Opened{Body: body, Names: rec.names}, nil
+	return Opened{Body: body, Names: rec.names, depth: b.depth}, nil
 }
 
 // blob reads a sealed blob.

@@ -1,0 +1,19 @@
+package cli
+
+// commands is the command table, in the order in which "fairlead help" shows it.
+func commands() []*Command {
+	return []*Command{
+		serveCommand(),
+		demoCommand(),
+		tailCommand(),
+		whyCommand(),
+		showCommand(),
+		verifyCommand(),
+		proveCommand(),
+		keyCommand(),
+		configCommand(),
+		doctorCommand(),
+		versionCommand(),
+		exitCodes(),
+	}
+}

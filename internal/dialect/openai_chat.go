@@ -1,0 +1,249 @@
+package dialect
+
+import (
+	"bytes"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/wire"
+)
+
+// chat reads a request for a chat completion.
+func (r *reader) chat(v wire.Value) {
+	var f [8]wire.Value
+	pick(v, f[:], "model", "stream", "messages", "tools", "functions", "safety_identifier", "user", "web_search_options")
+	tools, functions := f[3], f[4]
+	r.settings(f[0], f[1])
+	r.messages("messages", f[2], r.chatMessage)
+	r.unit(tools)
+	r.unit(functions)
+	r.openAITools(tools)
+	for e := range functions.Elements() {
+		r.tool(e.Get("name").Text())
+	}
+	if present(f[7]) {
+		r.hosted("web_search")
+	}
+	r.ex.User = first(f[5].Text(), f[6].Text())
+}
+
+// chatMessage reads a message of a request or of an answer. A member of an assistant message that we do not know, if
+// it holds anything, is a part of its own, so that such a message equals no answer that we returned.
+func (r *reader) chatMessage(m *fairlead.Message, v wire.Value) {
+	var f [14]wire.Value
+	other := pick(v, f[:], "role", "content", "refusal", "tool_calls", "function_call", "tool_call_id", "name",
+		"reasoning_content", "reasoning", "audio", "annotations", "parsed", "reasoning_details", "thinking_blocks")
+	content, refusal, calls, legacy, reasoning, audio := f[1], f[2], f[3], f[4], f[7], f[9]
+	m.Role = role(f[0])
+	if m.Role == fairlead.RoleTool && present(content) {
+		p := r.part(m, fairlead.PartToolResult, content)
+		p.CallID, p.Name = f[5].Text(), f[6].Text()
+		for e := range content.Elements() {
+			r.openAIMedia(e)
+		}
+		content = wire.Value{}
+	}
+	for _, v := range [...]wire.Value{f[8], f[12], f[13]} { // other servers' names for it
+		if !substantial(reasoning) {
+			reasoning = v
+		}
+	}
+	if substantial(reasoning) {
+		r.part(m, fairlead.PartReasoning, reasoning)
+	}
+	r.openAIContent(m, content)
+	if substantial(refusal) {
+		r.part(m, fairlead.PartRefusal, refusal)
+	}
+	for c := range calls.Elements() {
+		if r.err != nil {
+			return
+		}
+		var f [4]wire.Value
+		pick(c, f[:], "id", "type", "function", "custom")
+		if f[3].Kind() == '{' {
+			r.chatCall(m, c, f[0], f[3], "input")
+		} else {
+			r.chatCall(m, c, f[0], f[2], "arguments")
+		}
+	}
+	if present(legacy) {
+		r.chatCall(m, legacy, wire.Value{}, legacy, "arguments")
+	}
+	if present(audio) {
+		r.state("audio", audio.Get("id"))
+		r.part(m, fairlead.PartMedia, audio)
+	}
+	if m.Role == fairlead.RoleAssistant && substantial(other) {
+		r.part(m, fairlead.PartOther, other)
+	}
+}
+
+// chatCall reads a call whose name and arguments are in inner, which call holds.
+func (r *reader) chatCall(m *fairlead.Message, call, id, inner wire.Value, arguments string) {
+	var f [2]wire.Value
+	pick(inner, f[:], "name", arguments)
+	if f[1].Kind() == 0 {
+		r.part(m, fairlead.PartOther, call)
+		return
+	}
+	r.call(m, id, f[0], f[1])
+}
+
+// chatAnswer reads a whole completion. Its text is that of the first choice; its tool calls are those of all choices,
+// because a client may act on any of them.
+func chatAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
+	var f [4]wire.Value
+	pick(v, f[:], "id", "model", "choices", "usage")
+	var r reader
+	b := builder{Answer: fairlead.Answer{ID: f[0].Text(), Model: f[1].Text(), Usage: chatUsage(f[3])}}
+	n, finished := 0, 0
+	for c := range f[2].Elements() {
+		var f [3]wire.Value
+		pick(c, f[:], "index", "message", "finish_reason")
+		var m fairlead.Message
+		r.chatMessage(&m, f[1])
+		if index, ok := f[0].Int(); ok && index == 0 || !ok && n == 0 {
+			b.add(body, m.Parts)
+		} else {
+			var rest builder
+			rest.add(body, m.Parts)
+			b.ToolCalls = append(b.ToolCalls, rest.ToolCalls...)
+		}
+		n++
+		if reason := f[2].Text(); reason != "" {
+			finished++
+			b.FinishReasons = append(b.FinishReasons, reason)
+		}
+	}
+	b.Complete = n > 0 && finished == n
+	return b.answer(), r.err
+}
+
+// chatUsage reads the usage of a completion or of embeddings.
+func chatUsage(v wire.Value) fairlead.Usage {
+	return openAIUsage(v, "prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
+}
+
+func openAIUsage(v wire.Value, names ...string) fairlead.Usage {
+	var f [4]wire.Value
+	pick(v, f[:], names...)
+	return fairlead.Usage{
+		Input:         count(f[0]),
+		Output:        count(f[1]),
+		CacheRead:     count(f[2].Get("cached_tokens")),
+		CacheCreation: -1,
+		Reasoning:     count(f[3].Get("reasoning_tokens")),
+	}
+}
+
+// A chatStream follows the chunks of a completion. Pieces are keyed by choice, and within it by the index of a call or
+// a negative number for the texts.
+type chatStream struct {
+	stream
+	calls map[int64]int64 // of each choice, the index of its last call
+}
+
+// Where the texts of a choice are kept.
+const (
+	chatText = -1 - iota
+	chatReasoning
+	chatRefusal
+	chatLegacyCall
+)
+
+func (s *chatStream) Event(ev wire.Event) bool {
+	if bytes.HasPrefix(ev.Data, []byte("[DONE]")) { // as the SDKs compare it
+		s.held = true
+		s.b.Complete = s.b.ErrorType == "" || s.b.ErrorType == malformedEvent
+		return true
+	}
+	v := s.data(ev)
+	if v.Kind() == 0 { // it cannot be read, but a laxer reader may find the end of the answer in it
+		n := func(s string) int { return bytes.Count(ev.Data, []byte(s)) }
+		if n(`finish_reason`) > n(`"finish_reason":null`)+n(`"finish_reason": null`) {
+			s.held = true
+		}
+	}
+	var f [5]wire.Value
+	pick(v, f[:], "id", "model", "choices", "usage", "error")
+	s.b.ID, s.b.Model = first(s.b.ID, f[0].Text()), first(s.b.Model, f[1].Text())
+	for c := range f[2].Elements() {
+		s.choice(c)
+	}
+	if f[3].Kind() == '{' {
+		s.b.Usage = chatUsage(f[3])
+	}
+	if present(f[4]) {
+		s.held, s.b.ErrorType = true, openAIError(f[4])
+	}
+	return s.held
+}
+
+func (s *chatStream) choice(c wire.Value) {
+	var f [3]wire.Value
+	pick(c, f[:], "index", "delta", "finish_reason")
+	choice, _ := f[0].Int()
+	if present(f[2]) {
+		s.held = true
+		s.b.FinishReasons = append(s.b.FinishReasons, f[2].Text())
+	}
+	var d [6]wire.Value
+	pick(f[1], d[:], "content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call")
+	if choice == 0 {
+		s.text(chatText, fairlead.PartText, d[0])
+		s.text(chatRefusal, fairlead.PartRefusal, d[1])
+		if present(d[2]) {
+			s.text(chatReasoning, fairlead.PartReasoning, d[2])
+		} else {
+			s.text(chatReasoning, fairlead.PartReasoning, d[3])
+		}
+	}
+	for call := range d[4].Elements() {
+		s.call(choice, call)
+	}
+	if d[5].Kind() == '{' {
+		s.grow(key{choice, chatLegacyCall}, wire.Value{}, d[5], "arguments")
+	}
+}
+
+// text adds to a text of the first choice. Content that comes in blocks is read like that of a message.
+func (s *chatStream) text(inner int64, kind fairlead.PartKind, v wire.Value) {
+	if v.Kind() == '"' && v.Span().Len() > 2 {
+		p := s.piece(key{0, inner}, kind)
+		p.text = v.AppendText(p.text)
+	}
+	for e := range v.Elements() {
+		s.text(inner, kind, e.Get("text"))
+	}
+}
+
+// call adds to a tool call. A server that gives no index sends each call whole, with its id.
+func (s *chatStream) call(choice int64, v wire.Value) {
+	var f [4]wire.Value
+	pick(v, f[:], "index", "id", "function", "custom")
+	index, ok := f[0].Int()
+	if s.calls == nil {
+		s.calls = make(map[int64]int64)
+	}
+	if last, known := s.calls[choice]; !ok || index < 0 {
+		index = last
+		if known && substantial(f[1]) {
+			index++
+		}
+	}
+	s.calls[choice] = index
+	if f[3].Kind() == '{' {
+		s.grow(key{choice, index}, f[1], f[3], "input")
+	} else {
+		s.grow(key{choice, index}, f[1], f[2], "arguments")
+	}
+}
+
+func (s *chatStream) grow(k key, id, inner wire.Value, arguments string) {
+	var f [2]wire.Value
+	pick(inner, f[:], "name", arguments)
+	p := s.piece(k, fairlead.PartToolCall)
+	p.id = first(p.id, id.Text())
+	p.name = first(p.name, f[0].Text())
+	p.text = f[1].AppendText(p.text)
+}

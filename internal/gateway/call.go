@@ -1,0 +1,372 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/identity"
+	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/provenance"
+	"github.com/fairleadhq/fairlead/internal/wire"
+)
+
+// A call is one call on its way through the gateway.
+type call struct {
+	g      *Gateway
+	s      *Settings
+	w      http.ResponseWriter
+	r      *http.Request
+	start  time.Time
+	target target
+
+	body     []byte
+	exchange *fairlead.Exchange
+	unread   string // why the body was not read, where it was let through all the same
+	query    url.Values
+	who      identity.Identity
+	would    []string // what enforce mode would have refused
+
+	link   provenance.Request
+	linked provenance.Linked
+	scope  *ledger.Scope
+	intent fairlead.Fact
+	gapped bool // the intent could not be recorded, and the route lets such calls pass
+}
+
+// refusal is why a call is not let through.
+type refusal struct {
+	status  int
+	code    string
+	message string
+	retry   bool
+	reason  identity.Reason // set when a credential did not hold
+}
+
+func (e *refusal) Error() string { return e.message }
+
+// ServeHTTP takes a call through the gateway.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := g.settings.Load()
+	if !g.admit(s, w, r) {
+		return
+	}
+	t, err := s.locate(r)
+	if err != nil {
+		g.notFound(s, w, r, err)
+		return
+	}
+	g.conf.Metrics.inFlight.Inc()
+	defer g.conf.Metrics.inFlight.Dec()
+	c := &call{g: g, s: s, w: w, r: r, start: g.now(), target: t}
+	if err := c.run(); err != nil {
+		c.refuse(err)
+	}
+}
+
+// run is the straight line. An error is a call that was refused before it went upstream.
+func (c *call) run() error {
+	if err := c.decode(); err != nil {
+		return err
+	}
+	if err := c.identify(); err != nil {
+		return err
+	}
+	if err := c.observe(); err != nil {
+		return err
+	}
+	if err := c.record(); err != nil {
+		return err
+	}
+	c.w.Header().Set("Fairlead-Decision-Id", c.intent.ID.String())
+	c.upstream()
+	return nil
+}
+
+// decode reads the body and what it asks.
+func (c *call) decode() error {
+	var err error
+	if c.body, err = readBody(c.w, c.r, c.s.MaxRequest); err != nil {
+		return err
+	}
+	c.exchange = &opaque
+	p := c.target.provider
+	var unread error
+	switch enc := c.r.Header.Get("Content-Encoding"); {
+	case !c.target.known:
+		unread = fmt.Errorf("Fairlead does not know what %s %s does, and this route lets through only what it can read: ask the operator to put the provider %s in observe mode, or use one of its known paths",
+			c.r.Method, c.r.URL.Path, p.Name)
+		c.unread = "unmapped"
+	case enc != "" && enc != "identity":
+		unread = fmt.Errorf("the request's Content-Encoding %.40q is not read: send the body uncompressed", enc)
+		c.unread = "content_encoding"
+	default:
+		x, err := p.dialect.Read(c.target.route, c.body)
+		if err == nil {
+			c.exchange = &x
+			return nil
+		}
+		unread = fmt.Errorf("the request cannot be read: %w", err)
+		c.unread = "unreadable"
+		var syntax *wire.SyntaxError
+		if errors.As(err, &syntax) {
+			c.unread = "malformed"
+		}
+	}
+	if p.Enforce {
+		status := http.StatusBadRequest
+		if c.unread == "unmapped" {
+			status = http.StatusForbidden
+		}
+		return &refusal{status: status, code: c.unread, message: unread.Error()}
+	}
+	c.would = append(c.would, c.unread)
+	return nil
+}
+
+// readBody reads the whole body within the limit.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		// A length is a promise, not memory: a client that announces much and sends little must not cost much.
+		buf.Grow(int(min(r.ContentLength, 1<<20)) + bytes.MinRead)
+	}
+	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		var max *http.MaxBytesError
+		if errors.As(err, &max) {
+			return nil, tooLarge(limit)
+		}
+		return nil, &refusal{status: http.StatusBadRequest, code: "incomplete_body", message: "the request's body ended early: " + err.Error()}
+	}
+	return buf.Bytes(), nil
+}
+
+func tooLarge(limit int64) error {
+	return &refusal{status: http.StatusRequestEntityTooLarge, code: "request_too_large",
+		message: fmt.Sprintf("the request is larger than %d bytes: send less, or raise limits.request_bytes", limit)}
+}
+
+// identify says who calls, and refuses credentials that do not hold.
+func (c *call) identify() error {
+	// What of a query does not parse is forwarded all the same; strayKey looks at its raw form.
+	q, queryErr := url.ParseQuery(c.r.URL.RawQuery)
+	c.query = q
+	who, err := c.s.Resolver.Resolve(c.r.Context(), c.r.Header, q, c.exchange)
+	if err != nil {
+		var bad *identity.Error
+		if !errors.As(err, &bad) {
+			return err
+		}
+		status := http.StatusUnauthorized
+		if bad.Reason == identity.ReasonIssuerUnavailable {
+			status = http.StatusServiceUnavailable
+		}
+		return &refusal{status: status, code: string(bad.Reason), message: bad.Error(), reason: bad.Reason, retry: status == http.StatusServiceUnavailable}
+	}
+	c.who = who
+	if c.who.Key == nil && (c.s.RequireKey || c.who.Credential.Slot == "" && !c.target.provider.APIKey.IsZero()) {
+		return &refusal{status: http.StatusUnauthorized, code: string(identity.ReasonNoCredential), reason: identity.ReasonNoCredential,
+			message: "this gateway asks for a Fairlead key: put one where the SDK takes its api_key (the operator makes it with fairlead key create)"}
+	}
+	if c.strayKey(queryErr != nil) {
+		return &refusal{status: http.StatusBadRequest, code: "key_in_content",
+			message: "the request holds a Fairlead key in a place where it would reach the provider: take it out, and have it revoked if others have seen it"}
+	}
+	return nil
+}
+
+// strayKey reports whether something shaped like our keys stands where it would be forwarded. Slots and Fairlead
+// headers are stripped later; the body never is.
+func (c *call) strayKey(rawQuery bool) bool {
+	_, found := identity.Find(c.body)
+	if rawQuery && !found {
+		_, found = identity.Find([]byte(c.r.URL.RawQuery))
+	}
+	return found
+}
+
+// observe links the call to what it follows from.
+func (c *call) observe() error {
+	actor := &c.who.Actor
+	d := provenance.Domain{Tenant: c.who.Tenant(), App: actor.App.Value}
+	if c.who.Subject != "" {
+		d.User = actor.User.Value
+	}
+	c.link = provenance.Request{Domain: d, Body: c.body, Exchange: c.exchange, Chain: ledger.ChainOf(c.body, c.exchange.Messages),
+		Conversation: c.who.Conversation, Trace: c.who.Trace.TraceID}
+	c.linked = c.g.conf.Linker.Link(&c.link)
+	if len(c.exchange.HostedTools) > 0 {
+		c.would = append(c.would, "hosted_tools")
+	}
+	if len(c.linked.Unresolved) > 0 {
+		c.would = append(c.would, "provider_state")
+	}
+	if !c.target.provider.Enforce {
+		return nil
+	}
+	if n := len(c.exchange.HostedTools); n > 0 {
+		return &refusal{status: http.StatusForbidden, code: "hosted_tools",
+			message: fmt.Sprintf("the provider itself would run %d tools (%.100q, …) before anybody can look: use tools of your own, or ask the operator for observe mode", n, c.exchange.HostedTools[0])}
+	}
+	if n := len(c.linked.Unresolved); n > 0 {
+		return &refusal{status: http.StatusForbidden, code: "provider_state",
+			message: fmt.Sprintf("%s refers to content that the provider keeps and that did not come through this gateway: send the content itself", c.linked.Unresolved[0].Field)}
+	}
+	return nil
+}
+
+// record makes the intent durable: no fact, no call.
+func (c *call) record() error {
+	p := c.target.provider
+	c.intent = fairlead.Fact{Kind: fairlead.KindCallIntent, ID: c.g.conf.Ledger.NewID(), Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links,
+		Attrs: c.intentAttrs()}
+	err := c.keep(c.r.Context(), &c.intent, "request", c.body, &ledger.Layout{Chain: c.link.Chain, Units: c.exchange.Units}, c.names())
+	if err == nil {
+		return nil
+	}
+	if c.r.Context().Err() != nil {
+		return &refusal{status: statusClientGone, code: "client_gone", message: "the client went away"}
+	}
+	c.g.conf.Log.Error("a call could not be recorded", "err", err, "open", p.FailOpen)
+	if !p.FailOpen {
+		return &refusal{status: http.StatusServiceUnavailable, code: "ledger_unavailable", retry: true,
+			message: "the call cannot be recorded at the moment, and this route lets through only what it can record; try again shortly"}
+	}
+	c.gapped = true
+	c.g.gaps.add(c.g.now())
+	return nil
+}
+
+// statusClientGone is what nginx logs when nobody is left to answer; it never reaches a wire.
+const statusClientGone = 499
+
+// keep seals content and records the fact that refers to it.
+func (c *call) keep(ctx context.Context, f *fairlead.Fact, name string, body []byte, layout *ledger.Layout, names []string) error {
+	if c.scope == nil {
+		if err := c.findScope(ctx); err != nil {
+			return err
+		}
+	}
+	var blobs []*ledger.Blob
+	if len(body) > 0 || len(names) > 0 {
+		blobs = c.g.conf.Ledger.Vault().Seal(c.scope, name, body, layout, names)
+	}
+	pending, err := c.g.conf.Ledger.Send(ctx, f, blobs...)
+	if err != nil || c.target.provider.Async {
+		return err
+	}
+	_, err = pending.Wait(ctx)
+	return err
+}
+
+// findScope finds the key scope of the call: that of the verified subject, else of the conversation that it provably
+// continues, else a new one.
+func (c *call) findScope(ctx context.Context) error {
+	v := c.g.conf.Ledger.Vault()
+	app, err := v.AppScope(ctx, c.who.Tenant(), c.who.Actor.App.Value)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.who.Subject != "":
+		c.scope, err = v.SubjectScope(ctx, app, c.who.Subject)
+	case c.linked.Scope != 0:
+		if c.scope, err = v.Scope(ctx, c.linked.Scope); err != nil {
+			// The conversation was erased: what comes now is a new one.
+			c.scope, err = v.NewScope(app)
+		}
+	default:
+		c.scope, err = v.NewScope(app)
+	}
+	return err
+}
+
+// refuse answers a call that is not let through, and records that.
+func (c *call) refuse(err error) {
+	var r *refusal
+	if !errors.As(err, &r) {
+		c.g.conf.Log.Error("a call failed inside the gateway", "err", err)
+		r = &refusal{status: http.StatusInternalServerError, code: "internal", message: "something went wrong inside the gateway; its log says what", retry: true}
+	}
+	c.g.conf.Metrics.refused(r.code)
+	id := c.intent.ID
+	if r.reason != "" {
+		// Wrong credentials by the thousand become one fact per minute.
+		c.g.conf.Failures.Add(r.reason, remoteIP(c.r))
+	} else if r.status != statusClientGone {
+		id = c.recordRefusal(r)
+	}
+	if r.status == statusClientGone {
+		return
+	}
+	c.answerRefusal(r, id)
+}
+
+// recordRefusal records a refusal, with what was refused if its sender is known.
+func (c *call) recordRefusal(r *refusal) fairlead.ID {
+	if c.exchange == nil {
+		c.exchange = &opaque
+	}
+	f := &fairlead.Fact{Kind: fairlead.KindCallRefused, ID: c.g.conf.Ledger.NewID(), Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links}
+	f.Attrs = append(c.intentAttrs(), fairlead.Attr{Name: "fairlead.refusal", Value: r.code}, fairlead.Attr{Name: "http.response.status_code", Value: int64(r.status)})
+	var body []byte
+	if c.who.Key != nil && r.code != "key_in_content" {
+		body = c.body
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
+	defer cancel()
+	if err := c.keep(ctx, f, "request", body, nil, c.names()); err != nil {
+		// The call was refused: nothing happened that the record would have to show. The log says it.
+		c.g.conf.Log.Error("a refusal could not be recorded", "code", r.code, "err", err)
+	}
+	return f.ID
+}
+
+// recordTimeout bounds the wait for the ledger once the client's own context does not.
+const recordTimeout = 30 * time.Second
+
+func (c *call) answerRefusal(r *refusal, id fairlead.ID) {
+	ref := dialect.Refusal{Status: r.status, Code: r.code, Message: "Fairlead: " + r.message, DecisionID: id.String(), Retry: r.retry}
+	if r.retry {
+		ref.RetryAfter = time.Second
+	}
+	status, h, body := c.target.provider.dialect.Refuse(ref)
+	if !id.IsZero() {
+		h.Set("Fairlead-Decision-Id", id.String())
+	}
+	if r.status == http.StatusRequestEntityTooLarge || r.code == "incomplete_body" {
+		h.Set("Connection", "close")
+	}
+	_ = writeAll(c.w, status, h, body) // the client is told or gone; the refusal is recorded either way
+}
+
+func remoteIP(r *http.Request) string {
+	host, _, ok := strings.Cut(r.RemoteAddr, ":")
+	if strings.HasPrefix(r.RemoteAddr, "[") {
+		host, _, ok = strings.Cut(r.RemoteAddr[1:], "]")
+	}
+	if !ok {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// discard reads away what is left of a body, within reason, so that its connection can be used again.
+func discard(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	body.Close()
+}

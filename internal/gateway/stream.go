@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/wire"
+)
+
+// While an answer streams, a progress fact every so many bytes or so much time bounds what a crash could lose.
+const (
+	progressBytes = 64 << 10
+	progressEvery = time.Second
+)
+
+// streaming is an answer on its way through.
+type streaming struct {
+	c        *call
+	o        *outcome
+	rc       *http.ResponseController
+	framer   wire.Framer
+	reader   dialect.Stream
+	raw      []byte // every byte of the answer so far, released or held
+	released int    // how many of them the client was given
+	held     bool   // from here on nothing is released before the outcome is durable
+
+	mac      *ledger.MAC
+	hashed   int
+	reported int
+	last     time.Time
+}
+
+// chunks is read space for streams.
+var chunks = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// stream passes an answer on as it comes, but for its end: whatever carries a finish reason waits until the outcome is
+// durable.
+func (c *call) stream(ctx context.Context, cancel context.CancelCauseFunc, res *reply, o *outcome) {
+	defer res.Body.Close()
+	o.status = res.StatusCode
+	copyHeader(c.w.Header(), res.Header)
+	c.w.WriteHeader(res.StatusCode)
+	s := &streaming{c: c, o: o, rc: http.NewResponseController(c.w), last: c.g.now()}
+	if c.target.known {
+		s.reader = c.target.provider.dialect.Stream(c.target.route)
+	}
+	if c.scope != nil {
+		s.mac = c.scope.NewMAC()
+	}
+	idle := time.AfterFunc(c.s.StreamIdle, func() { cancel(errTimeout) })
+	defer idle.Stop()
+	buf := chunks.Get().(*[]byte)
+	defer chunks.Put(buf)
+	for {
+		n, err := res.Body.Read(*buf)
+		if n > 0 {
+			idle.Reset(c.s.StreamIdle)
+			if werr := s.take((*buf)[:n]); werr != nil {
+				cancel(werr)
+				s.end(werr)
+				return
+			}
+		}
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && err != io.EOF {
+				err = cause
+			}
+			s.end(err)
+			return
+		}
+	}
+}
+
+// errClientGone is the error of a client that takes no more.
+var errClientGone = errors.New("the client went away")
+
+// take takes in a chunk and releases what may be released.
+func (s *streaming) take(chunk []byte) error {
+	if int64(len(s.raw)+len(chunk)) > s.c.s.MaxResponse {
+		return errAnswerSize
+	}
+	before := len(s.raw)
+	s.raw = append(s.raw, chunk...)
+	free := before
+	if s.reader == nil {
+		free = len(s.raw)
+	} else {
+		at := before - len(s.framer.Rest())
+		err := s.framer.Push(chunk, func(ev wire.Event) error {
+			at += len(ev.Raw)
+			if !s.held && s.reader.Event(ev) {
+				s.held = true
+			} else if s.held {
+				s.reader.Event(ev)
+			}
+			if !s.held {
+				free = at
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if s.held && free < s.released {
+		free = s.released
+	}
+	if free > s.released {
+		if err := s.release(free); err != nil {
+			return err
+		}
+	}
+	s.progress()
+	return nil
+}
+
+// release gives the client the bytes up to end.
+func (s *streaming) release(end int) error {
+	if _, err := s.c.w.Write(s.raw[s.released:end]); err != nil {
+		return errClientGone
+	}
+	s.released = end
+	if err := s.rc.Flush(); err != nil {
+		return errClientGone
+	}
+	return nil
+}
+
+// progress records how far a long answer has come.
+func (s *streaming) progress() {
+	now := s.c.g.now()
+	if s.released-s.reported < progressBytes && (now.Sub(s.last) < progressEvery || s.released == s.reported) {
+		return
+	}
+	s.last, s.reported = now, s.released
+	if s.c.gapped || s.mac == nil {
+		return
+	}
+	s.mac.Write(s.raw[s.hashed:s.released])
+	s.hashed = s.released
+	sum := s.mac.Sum()
+	f := &fairlead.Fact{Kind: fairlead.KindCallPartial, Tenant: s.c.intent.Tenant,
+		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: s.c.intent.ID, Assurance: fairlead.Derived}},
+		Attrs: []fairlead.Attr{{Name: "fairlead.released.bytes", Value: int64(s.released)}, {Name: "fairlead.released.hmac", Value: fmt.Sprintf("%x", sum)}}}
+	// Nobody waits for it: it bounds a loss, it does not prevent one.
+	if _, err := s.c.g.conf.Ledger.Send(s.c.r.Context(), f); err != nil {
+		s.c.g.conf.Log.Warn("progress of a stream could not be recorded", "call", s.c.intent.ID.String(), "err", err)
+	}
+}
+
+// end closes the stream: err is io.EOF at its proper end.
+func (s *streaming) end(err error) {
+	c, o := s.c, s.o
+	if s.reader != nil {
+		if err == io.EOF {
+			_ = s.framer.Close(func(ev wire.Event) error { s.reader.Event(ev); return nil }) // a last event without a blank line
+		}
+		ans := s.reader.Answer()
+		o.answer, o.errType = &ans, ans.ErrorType
+	}
+	var tail []byte
+	switch {
+	case err == io.EOF:
+		o.kind = outcomeCompleted
+		if o.status >= 400 || o.answer != nil && o.answer.ErrorType != "" && !o.answer.Complete {
+			o.kind = outcomeStatus
+		}
+	case errors.Is(err, errClientGone) || c.r.Context().Err() != nil && !errors.Is(err, errTimeout) && !errors.Is(err, errAnswerSize):
+		o.kind, o.errType, o.released = outcomeAborted, "client_gone", int64(s.released)
+		// What was written may be on its way still; the record holds exactly what was handed to the connection.
+		_ = c.close(o, s.raw[:s.released]) // nobody is left to be told
+		return
+	default:
+		r := c.classify(o, err)
+		if r == nil {
+			r = &refusal{status: http.StatusBadGateway, code: "upstream_broken", message: err.Error()}
+		}
+		if !errors.Is(err, errTimeout) && !errors.Is(err, errAnswerSize) {
+			o.errType = "stream_broken"
+		}
+		// An event that was cut in the middle is not passed on: what follows must not be glued to it.
+		s.raw = s.raw[:len(s.raw)-len(s.rest())]
+		tail = c.target.provider.dialect.RefuseEvent(c.target.route, dialect.Refusal{Status: r.status, Code: r.code,
+			Message: "Fairlead: " + r.message, DecisionID: c.intent.ID.String(), Retry: r.retry})
+	}
+	s.raw = append(s.raw, tail...)
+	if err := c.close(o, s.raw); err != nil {
+		// The end is withheld: without it no client takes the answer for complete.
+		tail := c.target.provider.dialect.RefuseEvent(c.target.route, dialect.Refusal{Status: unrecorded.status, Code: unrecorded.code,
+			Message: "Fairlead: " + unrecorded.message, DecisionID: c.intent.ID.String(), Retry: true})
+		s.raw = append(s.raw[:s.released:s.released], tail...)
+		_ = s.release(len(s.raw)) // told or gone
+		return
+	}
+	c.deliver(o, s.release(len(s.raw)), int64(len(s.raw)))
+}
+
+func (s *streaming) rest() []byte {
+	rest := s.framer.Rest()
+	if n := len(s.raw) - s.released; len(rest) > n {
+		rest = rest[len(rest)-n:]
+	}
+	return rest
+}

@@ -1,0 +1,303 @@
+package provenance
+
+import (
+	"crypto/sha256"
+	"sync"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/ledger"
+)
+
+// A Domain is within what calls are linked.
+type Domain struct {
+	Tenant, App string
+	User        string // the pseudonym of a verified user; empty if nobody was verified
+}
+
+// A Request is what the linker looks at.
+type Request struct {
+	Domain   Domain
+	Body     []byte
+	Exchange *fairlead.Exchange
+	Chain    ledger.Chain
+	// Conversation and Trace are declared by the caller. They decide between calls that fit equally well.
+	Conversation, Trace string
+}
+
+// Linked is what a request was found to follow from.
+type Linked struct {
+	Links []fairlead.Link
+	// Known messages at the start were part of an earlier call's prompt. Returned messages after them are the answer
+	// that we returned to it.
+	Known, Returned int
+	// Declared counts the other assistant turns and tool results: ones that we neither returned nor saw asked for.
+	Declared int
+	// Scope is the key scope of the conversation that is continued, or 0.
+	Scope int64
+	// Unresolved are references to state at the provider that no answer of ours explains.
+	Unresolved []fairlead.StateRef
+}
+
+// Bounds: calls kept per state, links per fact, entries per generation (about 200 bytes each).
+const (
+	maxSame   = 8
+	maxLinks  = 12
+	indexSize = 1 << 17
+)
+
+// call is an earlier call, as far as later ones may follow from it.
+type call struct {
+	id                  fairlead.ID
+	scope               int64
+	turn                fairlead.Digest // SHA-256 of the answer's canonical turn; zero when there was none
+	conversation, trace string
+}
+
+type key struct {
+	domain [16]byte
+	kind   byte
+	hash   fairlead.Digest
+}
+
+// Kinds of key.
+const (
+	byState    = 's' // calls whose whole prompt has this state
+	byToolCall = 't' // calls whose answer asked for a tool under this call id
+	byResponse = 'r' // calls whose answer has this provider id
+)
+
+// A Linker remembers calls. It is safe for concurrent use.
+type Linker struct {
+	mu       sync.Mutex
+	new, old map[key][]call
+}
+
+// NewLinker gives an empty linker.
+func NewLinker() *Linker { return &Linker{new: map[key][]call{}, old: map[key][]call{}} }
+
+func (d Domain) hash() (out [16]byte) {
+	h := sha256.Sum256([]byte(d.Tenant + "\x00" + d.App + "\x00" + d.User))
+	copy(out[:], h[:])
+	return out
+}
+
+func (l *Linker) get(k key) []call {
+	c, ok := l.new[k]
+	if !ok {
+		if c, ok = l.old[k]; ok {
+			l.put(k, c)
+		}
+	}
+	return c
+}
+
+func (l *Linker) put(k key, c []call) {
+	if len(l.new) >= indexSize {
+		l.old, l.new = l.new, make(map[key][]call, indexSize)
+	}
+	l.new[k] = c
+}
+
+func (l *Linker) add(k key, c call) {
+	list := l.get(k)
+	if len(list) >= maxSame {
+		list = list[1:]
+	}
+	l.put(k, append(list[:len(list):len(list)], c))
+}
+
+func textHash(s string) fairlead.Digest { return sha256.Sum256([]byte(s)) }
+
+// Learn remembers a call once its outcome is durable. answer may be nil when there was none.
+func (l *Linker) Learn(r *Request, id fairlead.ID, scope int64, answer *fairlead.Answer) {
+	d := r.Domain.hash()
+	c := call{id: id, scope: scope, conversation: r.Conversation, trace: r.Trace}
+	if answer != nil {
+		c.turn = sha256.Sum256(dialect.Turn(nil, answer))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(r.Chain.States); n > 0 {
+		l.add(key{d, byState, r.Chain.States[n-1]}, c)
+	}
+	if answer == nil {
+		return
+	}
+	for _, t := range answer.ToolCalls {
+		if t.ID != "" {
+			l.add(key{d, byToolCall, textHash(t.ID)}, c)
+		}
+	}
+	if answer.ID != "" {
+		l.add(key{d, byResponse, textHash(answer.ID)}, c)
+	}
+}
+
+// Link says what a request follows from.
+func (l *Linker) Link(r *Request) Linked {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out Linked
+	d := r.Domain.hash()
+	l.state(r, d, &out)
+	l.prefix(r, d, &out)
+	msgs := r.Exchange.Messages
+	l.toolResults(r, d, msgs[out.Known+out.Returned:], &out)
+	// What is left of the assistant's turns came from somewhere else.
+	for i := out.Known + out.Returned; i < len(msgs); {
+		n := dialect.Run(msgs[i:])
+		if n > 0 {
+			out.Declared++
+		}
+		i += max(n, 1)
+	}
+	return out
+}
+
+func (o *Linked) link(rel fairlead.Relation, to fairlead.ID, a fairlead.Assurance) {
+	for _, l := range o.Links {
+		if l.Rel == rel && l.To == to {
+			return
+		}
+	}
+	if len(o.Links) < maxLinks {
+		o.Links = append(o.Links, fairlead.Link{Rel: rel, To: to, Assurance: a})
+	}
+}
+
+// state resolves references to what the provider keeps.
+func (l *Linker) state(r *Request, d [16]byte, out *Linked) {
+	for _, s := range r.Exchange.State {
+		list := l.get(key{d, byResponse, textHash(s.Value)})
+		if len(list) == 0 {
+			out.Unresolved = append(out.Unresolved, s)
+			continue
+		}
+		c := list[len(list)-1]
+		out.link(fairlead.RelRefers, c.id, fairlead.Derived)
+		out.Scope = c.scope
+	}
+}
+
+// prefix looks for the longest beginning of the conversation that was the prompt of an earlier call.
+func (l *Linker) prefix(r *Request, d [16]byte, out *Linked) {
+	msgs, states := r.Exchange.Messages, r.Chain.States
+	n := len(msgs)
+	for i := n - 1; i > 0; i-- {
+		list := l.get(key{d, byState, states[i-1]})
+		if len(list) == 0 {
+			continue
+		}
+		out.Known = i
+		run := dialect.Run(msgs[i:])
+		if run == 0 {
+			// Something was added to a prompt without its answer.
+			l.resends(r, list, out)
+			return
+		}
+		turn := fairlead.Digest(sha256.Sum256(dialect.RequestTurn(nil, r.Body, msgs[i:i+run]...)))
+		var fit []call
+		for _, c := range list {
+			if c.turn == turn {
+				fit = append(fit, c)
+			}
+		}
+		if len(fit) == 0 {
+			// The prompt is known, but this is not what we answered.
+			l.resends(r, list, out)
+			return
+		}
+		out.Returned = run
+		l.continues(r, fit, out)
+		return
+	}
+	if n > 0 {
+		if list := l.get(key{d, byState, states[n-1]}); len(list) > 0 {
+			out.Known = n
+			l.resends(r, list, out)
+		}
+	}
+}
+
+// narrow keeps the calls that agree with what the caller declares, if any do.
+func narrow(r *Request, list []call) []call {
+	for _, same := range []func(call) bool{
+		func(c call) bool { return r.Trace != "" && c.trace == r.Trace },
+		func(c call) bool { return r.Conversation != "" && c.conversation == r.Conversation },
+	} {
+		var kept []call
+		for _, c := range list {
+			if same(c) {
+				kept = append(kept, c)
+			}
+		}
+		if len(kept) > 0 {
+			return kept
+		}
+	}
+	return list
+}
+
+func (l *Linker) continues(r *Request, fit []call, out *Linked) {
+	fit = narrow(r, fit)
+	if len(fit) == 1 {
+		out.link(fairlead.RelContinues, fit[0].id, fairlead.Derived)
+		out.Scope = fit[0].scope
+		return
+	}
+	one := true
+	for _, c := range fit {
+		out.link(fairlead.RelPossible, c.id, fairlead.Ambiguous)
+		one = one && c.scope == fit[0].scope
+	}
+	if one {
+		out.Scope = fit[0].scope
+	}
+}
+
+// resends links to the newest call with the same prompt. It proves no knowledge of the answer, so it never chooses a
+// key scope.
+func (l *Linker) resends(r *Request, list []call, out *Linked) {
+	list = narrow(r, list)
+	a := fairlead.Derived
+	if len(list) > 1 {
+		a = fairlead.Ambiguous
+	}
+	out.link(fairlead.RelResends, list[len(list)-1].id, a)
+}
+
+// toolResults links the results among new messages to the answers that asked for them.
+func (l *Linker) toolResults(r *Request, d [16]byte, msgs []fairlead.Message, out *Linked) {
+	for i := range msgs {
+		for _, p := range msgs[i].Parts {
+			if p.Kind != fairlead.PartToolResult {
+				continue
+			}
+			list := l.get(key{d, byToolCall, textHash(p.CallID)})
+			if len(list) == 0 {
+				out.Declared++
+				continue
+			}
+			if list = l.preferParent(list, out); len(list) == 1 {
+				out.link(fairlead.RelToolResult, list[0].id, fairlead.Derived)
+				continue
+			}
+			for _, c := range list {
+				out.link(fairlead.RelPossible, c.id, fairlead.Ambiguous)
+			}
+		}
+	}
+}
+
+// preferParent settles call ids that several answers used: the call that is continued is the one meant.
+func (l *Linker) preferParent(list []call, out *Linked) []call {
+	for _, c := range list {
+		for _, link := range out.Links {
+			if link.To == c.id && (link.Rel == fairlead.RelContinues || link.Rel == fairlead.RelRefers) {
+				return []call{c}
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,136 @@
+package provenance
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/wire"
+	"github.com/fairleadhq/fairlead/verify"
+)
+
+// warmEvents is how far back a start looks: what is older is linked no more after a restart, and stored anew.
+const warmEvents = 20_000
+
+// Warm teaches the linker, and the vault, the newest calls of a ledger, so that conversations go on over a restart.
+// It returns how many calls it took in.
+func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err error) {
+	size, _, err := r.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	intents := map[fairlead.ID]*verify.Envelope{}
+	err = r.Events(ctx, max(0, size-warmEvents), func(_ int64, b []byte) error {
+		e, err := verify.ParseEnvelope(b)
+		if err != nil {
+			return err
+		}
+		switch e.Kind {
+		case fairlead.KindCallIntent:
+			intents[e.ID] = e
+		case fairlead.KindCallOutcome:
+			intent := intents[e.Link(fairlead.RelCompletes)]
+			if intent == nil {
+				return nil
+			}
+			delete(intents, intent.ID)
+			if err := l.relearn(ctx, r.Vault(), intent, e); err != nil {
+				// Erased or damaged content is for verify to report; here it only links nothing.
+				return ctx.Err()
+			}
+			calls++
+		}
+		return nil
+	})
+	return calls, err
+}
+
+var errUnread = errors.New("the call was not read when it was made")
+
+func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, intent, outcome *verify.Envelope) error {
+	c, err := Open(ctx, v, intent, outcome)
+	if err != nil {
+		return err
+	}
+	chain := ledger.ChainOf(c.Request.Body, c.Exchange.Messages)
+	if err := v.Relearn(ctx, intent.Content[0], c.Request, &ledger.Layout{Chain: chain, Units: c.Exchange.Units}); err != nil {
+		return err
+	}
+	if len(outcome.Content) > 0 {
+		if err := v.Relearn(ctx, outcome.Content[0], c.Response, nil); err != nil {
+			return err
+		}
+	}
+	d := Domain{Tenant: intent.Tenant, App: intent.Actor.App.Value}
+	if intent.Actor.User.Assurance == fairlead.Verified {
+		d.User = intent.Actor.User.Value
+	}
+	req := &Request{Domain: d, Body: c.Request.Body, Exchange: &c.Exchange, Chain: chain,
+		Conversation: intent.Text("gen_ai.conversation.id"), Trace: intent.Text("fairlead.trace.id")}
+	l.Learn(req, intent.ID, intent.Content[0].Scope, c.Answer)
+	return nil
+}
+
+// An OpenCall is a call with its content opened and read.
+type OpenCall struct {
+	Request, Response ledger.Opened
+	Exchange          fairlead.Exchange
+	Answer            *fairlead.Answer // nil when there was none, or none that is to be believed
+}
+
+// Open opens the content of a call and reads it in its dialect. outcome may be nil.
+func Open(ctx context.Context, v *ledger.Vault, intent, outcome *verify.Envelope) (*OpenCall, error) {
+	d, ok := dialect.Lookup(intent.Text("fairlead.dialect"))
+	method, path, _ := strings.Cut(intent.Text("fairlead.route"), " ")
+	if !ok || path == "" || len(intent.Content) == 0 || intent.Text("fairlead.unread") != "" {
+		return nil, errUnread
+	}
+	route := dialect.Route{Method: method, Path: path}
+	for _, rt := range d.Routes() {
+		if rt.Method == method && rt.Path == path {
+			route = rt
+		}
+	}
+	c := &OpenCall{}
+	var err error
+	if c.Request, err = v.Open(ctx, intent.Content[0]); err != nil {
+		return nil, err
+	}
+	if c.Exchange, err = d.Read(route, c.Request.Body); err != nil {
+		return nil, err
+	}
+	if outcome == nil || len(outcome.Content) == 0 {
+		return c, nil
+	}
+	if c.Response, err = v.Open(ctx, outcome.Content[0]); err != nil {
+		return nil, err
+	}
+	if outcome.Text("fairlead.outcome") == "completed" {
+		c.Answer = readAnswer(d, route, c.Response.Body)
+	}
+	return c, nil
+}
+
+// readAnswer reads a recorded answer, which was whole if it is JSON and streamed otherwise.
+func readAnswer(d dialect.Dialect, rt dialect.Route, body []byte) *fairlead.Answer {
+	if strings.HasPrefix(strings.TrimLeft(string(body[:min(len(body), 64)]), " \t\r\n"), "{") {
+		if a, err := d.Answer(rt, body); err == nil {
+			return &a
+		}
+		return nil
+	}
+	s := d.Stream(rt)
+	f := wire.Framer{Max: len(body) + 1}
+	each := func(ev wire.Event) error {
+		s.Event(ev)
+		return nil
+	}
+	if f.Push(body, each) != nil || f.Close(each) != nil {
+		return nil
+	}
+	a := s.Answer()
+	return &a
+}
