@@ -114,7 +114,7 @@ func checkArchitecture(fsys fs.FS) ([]string, error) {
 		return nil, err
 	}
 	for p := range h.rank {
-		if _, ok := h.packages[p]; !ok {
+		if _, ok := h.packages[p]; !ok && !strings.HasSuffix(p, "/...") {
 			h.report("ARCHITECTURE.md: package %s is in the drawing and does not exist", p)
 		}
 	}
@@ -122,7 +122,7 @@ func checkArchitecture(fsys fs.FS) ([]string, error) {
 		if !documented {
 			h.report("%s: package has no comment", p)
 		}
-		if _, ok := h.rank[p]; !ok {
+		if _, _, ok := h.drawn(p); !ok {
 			h.report("%s: package is not in the drawing of ARCHITECTURE.md", p)
 		}
 	}
@@ -147,6 +147,20 @@ func readDrawing(doc string) (map[string]int, error) {
 		}
 	}
 	return rank, nil
+}
+
+// drawn gives the line that a package stands on and what stands for it there: its own name, or that of a folder with
+// all that is below it ("bench/..."), whose packages may import each other.
+func (h *house) drawn(dir string) (rank int, as string, ok bool) {
+	if rank, ok := h.rank[dir]; ok {
+		return rank, dir, true
+	}
+	for p := dir; p != "."; p = path.Dir(p) {
+		if rank, ok := h.rank[p+"/..."]; ok {
+			return rank, p + "/...", true
+		}
+	}
+	return 0, "", false
 }
 
 func skipped(fsys fs.FS, dir string) bool {
@@ -205,11 +219,11 @@ func (h *house) layer(name, dir, imp string) {
 	if !ours {
 		return
 	}
-	from, drawn := h.rank[dir]
+	from, room, drawn := h.drawn(dir)
 	if !drawn {
 		return // reported once for the package
 	}
-	if rank, ok := h.rank[to]; ok && rank <= from {
+	if rank, other, ok := h.drawn(to); ok && rank <= from && !(other == room && strings.HasSuffix(room, "/...")) {
 		h.report("%s: %s may not import %s: it is not on a lower line of the drawing", name, dir, to)
 	}
 }
@@ -249,7 +263,7 @@ func (h *house) comments(name string, f *ast.File) {
 // TestArchitectureRules plants one violation of each rule in a small module and expects exactly that one to be found.
 func TestArchitectureRules(t *testing.T) {
 	const low = "// Package low is low.\npackage low\n"
-	const drawing = "# Architecture\n```layers\nhigh side\nlow\n.\n```\n"
+	const drawing = "# Architecture\n```layers\ntools/...\nhigh side\nlow\n.\n```\n"
 	tests := []struct {
 		name    string
 		files   map[string]string // in addition to, or in place of, the clean module's
@@ -270,6 +284,12 @@ func TestArchitectureRules(t *testing.T) {
 		{
 			name:  "a test may import upwards",
 			files: map[string]string{"low/b_test.go": "package low_test\nimport _ \"example.test/m/high\"\n"},
+		},
+		{
+			name: "a folder drawn as a whole",
+			files: map[string]string{"tools/a/a.go": "// Package a is a tool.\npackage a\nimport _ \"example.test/m/tools/b\"\n",
+				"tools/b/b.go": "// Package b is a tool.\npackage b\nimport _ \"example.test/m/high\"\n", "low/b.go": "package low\nimport _ \"example.test/m/tools/b\"\n"},
+			want: []string{"low/b.go: low may not import tools/b: it is not on a lower line of the drawing"},
 		},
 		{
 			name:  "package not drawn",
