@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,8 +51,17 @@ type server struct {
 	background            sync.WaitGroup
 }
 
+// twoProcs lets a commit wait for the disk while calls go on: with one P, whatever blocks in the kernel stops them all
+// until the scheduler notices.
+func twoProcs() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2)
+	}
+}
+
 // open opens the ledger and everything that reads it.
 func (s *server) open(ctx context.Context, c *Config) error {
+	twoProcs()
 	s.config.Store(c)
 	l, err := ledger.Open(ctx, ledger.Config{Dir: s.data, Keys: s.keys, Tenant: c.Tenant,
 		Checkpoint: time.Duration(c.Checkpoint.Interval), Program: readVersion().Version, Log: s.log})
@@ -286,20 +296,35 @@ func (s *server) shutdown(servers []*http.Server) {
 // goBackground starts what runs beside the calls.
 func (s *server) goBackground(ctx context.Context) {
 	s.background.Go(func() { s.gateway.Background(ctx) })
-	s.background.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				if err := s.views.CatchUp(ctx, nil); err != nil && ctx.Err() == nil {
-					s.log.Warn("views lag behind the ledger", "err", err)
-				}
-			case <-ctx.Done():
-				return
-			}
+	s.background.Go(func() { s.followViews(ctx) })
+}
+
+// Views are brought up to date in quiet moments, or when they lag far behind: whoever reads them catches up first.
+const (
+	quietEvents = 200     // a second with fewer is quiet
+	maxLag      = 250_000 // events
+)
+
+func (s *server) followViews(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last, done int64
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
-	})
+		size := s.ledger.Size()
+		if size-last > quietEvents && size-done < maxLag {
+			last = size
+			continue
+		}
+		last, done = size, size
+		if err := s.views.CatchUp(ctx, nil); err != nil && ctx.Err() == nil {
+			s.log.Warn("views lag behind the ledger", "err", err)
+		}
+	}
 }
 
 func (s *server) listen(addr string) (net.Listener, error) {

@@ -56,6 +56,7 @@ type Ledger struct {
 	signed  atomic.Pointer[[]byte]
 	signing sync.Mutex
 	failed  atomic.Pointer[error] // set when nothing can be appended any more
+	busy    atomic.Bool           // commits are large: save time rather than bytes
 
 	// Owned by the writer goroutine.
 	tree      tree
@@ -189,6 +190,7 @@ func (l *Ledger) openReader(ctx context.Context) error {
 // load reads the tree and the counters.
 func (l *Ledger) load(ctx context.Context) error {
 	l.vault = newVault(l.Reader)
+	l.vault.busy = &l.busy
 	size, root, err := l.Head(ctx)
 	if err != nil {
 		return err

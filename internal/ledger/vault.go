@@ -29,6 +29,7 @@ type Vault struct {
 	index *index
 
 	// Set on a ledger that writes.
+	busy                *atomic.Bool
 	nextBlob, nextScope atomic.Int64
 
 	mu     sync.Mutex
@@ -245,8 +246,11 @@ var contentDict []byte
 // maxRecord is the most that a frame may open to.
 const maxRecord = 256 << 20
 
+// The quick encoder leaves out entropy coding: a third more bytes at half the time. What it writes is read by the same
+// decoder.
 var (
 	contentEnc = newEncoder(zstd.WithEncoderDictRaw(contentDictID, contentDict))
+	quickEnc   = newEncoder(zstd.WithEncoderDictRaw(contentDictID, contentDict), zstd.WithNoEntropyCompression(true))
 	plainEnc   = newEncoder()
 	contentDec = newDecoder(maxRecord, zstd.WithDecoderDictRaw(contentDictID, contentDict))
 )
@@ -258,11 +262,14 @@ const dictLimit = 8 << 10
 var buffers = sync.Pool{New: func() any { return new([2][]byte) }}
 
 // sealRecord encrypts a record. blob and scope are bound into it, so that it opens nowhere else.
-func sealRecord(s *Scope, blob int64, record []byte, frame []byte) (sealed, scratch []byte) {
+func sealRecord(s *Scope, blob int64, record []byte, frame []byte, quick bool) (sealed, scratch []byte) {
 	codec := byte(frameZstdDict)
 	enc := contentEnc
-	if len(record) > dictLimit {
+	switch {
+	case len(record) > dictLimit:
 		codec, enc = frameZstd, plainEnc
+	case quick:
+		enc = quickEnc
 	}
 	frame = enc.EncodeAll(record, append(frame[:0], codec))
 	if len(frame) > len(record) {
@@ -319,7 +326,7 @@ func (v *Vault) seal(scope *Scope, name string, body []byte, ops []op, names []s
 	b := &Blob{scope: scope, Content: fairlead.Content{Name: name, Blob: v.nextBlob.Add(1), Scope: scope.ID, Bytes: int64(len(body))}}
 	buf := buffers.Get().(*[2][]byte)
 	buf[0] = appendRecord(buf[0][:0], body, ops, names)
-	b.data, buf[1] = sealRecord(scope, b.Content.Blob, buf[0], buf[1])
+	b.data, buf[1] = sealRecord(scope, b.Content.Blob, buf[0], buf[1], v.busy.Load())
 	if cap(buf[0])+cap(buf[1]) < 1<<20 {
 		buffers.Put(buf)
 	}

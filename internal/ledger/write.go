@@ -11,7 +11,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// walPages is after how many commits the write-ahead log is merged into the database, by another connection.
+// mergeEvery is after how many commits the write-ahead log is merged into the database, by another connection.
 const mergeEvery = 1000
 
 // write is the writer goroutine: it commits whatever has queued while the last commit was under way.
@@ -30,7 +30,22 @@ func (l *Ledger) write() {
 	defer close(merge)
 	commits := 0
 	batch := make([]*Pending, 0, batchLen)
-	for p := range l.queue {
+	idle := time.NewTimer(packAfter)
+	defer idle.Stop()
+	for {
+		var p *Pending
+		var ok bool
+		select {
+		case p, ok = <-l.queue:
+		case <-idle.C:
+			if l.pack() {
+				idle.Reset(time.Millisecond)
+			}
+			continue
+		}
+		if !ok {
+			return
+		}
 		batch = append(batch[:0], p)
 		size := len(p.envelope)
 	fill:
@@ -48,6 +63,7 @@ func (l *Ledger) write() {
 				break fill
 			}
 		}
+		l.busy.Store(len(batch) >= busyBatch)
 		l.commit(batch)
 		clear(batch)
 		if commits++; commits%mergeEvery == 0 {
@@ -56,11 +72,15 @@ func (l *Ledger) write() {
 			default:
 			}
 		}
-		if len(l.queue) == 0 {
-			l.pack()
-		}
+		idle.Reset(packAfter)
 	}
 }
+
+// packAfter is how long nothing must have come before old events are stored more densely.
+const packAfter = 50 * time.Millisecond
+
+// busyBatch is how many facts in one commit mean that the machine has better things to do than to save bytes.
+const busyBatch = 16
 
 // commit makes a batch durable and tells those who wait.
 func (l *Ledger) commit(batch []*Pending) {
@@ -278,10 +298,10 @@ func exec(c *sqlite.Conn, query string, args ...any) error {
 const packAt = 5
 
 // pack stores one complete run of 256 events as one segment, when nothing else is to do: the events of a quiet hour
-// come one by one and compress badly alone.
-func (l *Ledger) pack() {
+// come one by one and compress badly alone. It reports whether there may be more to do.
+func (l *Ledger) pack() bool {
 	if l.unsure || l.packed+verify.TileWidth > l.tree.edge.Size() {
-		return
+		return false
 	}
 	first := l.packed
 	err := l.db.Write(func(c *sqlite.Conn) error {
@@ -312,4 +332,5 @@ func (l *Ledger) pack() {
 		l.conf.Log.Warn("storing old events more densely", "first", first, "err", err)
 	}
 	l.packed += verify.TileWidth
+	return true
 }

@@ -383,4 +383,3 @@ func clip(s string, n int) string {
 	}
 	return s[:n] + "…"
 }
-
