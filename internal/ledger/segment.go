@@ -35,7 +35,7 @@ var (
 )
 
 func newEncoder(opts ...zstd.EOption) *zstd.Encoder {
-	opts = append(opts, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+	opts = append([]zstd.EOption{zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true)}, opts...)
 	e, err := zstd.NewWriter(nil, opts...)
 	if err != nil {
 		panic(err) // only for options that contradict each other

@@ -44,6 +44,7 @@ func (l *Ledger) write() {
 			continue
 		}
 		if !ok {
+			l.packRest()
 			return
 		}
 		batch = append(batch[:0], p)
@@ -63,9 +64,13 @@ func (l *Ledger) write() {
 				break fill
 			}
 		}
-		l.busy.Store(len(batch) >= busyBatch)
+		busy := len(batch) >= busyBatch
+		l.busy.Store(busy)
 		l.commit(batch)
 		clear(batch)
+		if !busy && len(l.queue) == 0 {
+			l.pack()
+		}
 		if commits++; commits%mergeEvery == 0 {
 			select {
 			case merge <- struct{}{}:
@@ -294,11 +299,17 @@ func exec(c *sqlite.Conn, query string, args ...any) error {
 	return err
 }
 
+// packRest packs what is left when the ledger is closed, for as long as somebody who waits for that will bear.
+func (l *Ledger) packRest() {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && l.pack(); {
+	}
+}
+
 // packAt is from how many segments on a full run of 256 events is worth storing anew as one.
 const packAt = 5
 
-// pack stores one complete run of 256 events as one segment, when nothing else is to do: the events of a quiet hour
-// come one by one and compress badly alone. It reports whether there may be more to do.
+// pack stores one complete run of 256 events as one segment, when there is not much else to do: events that come one by
+// one compress badly alone. It reports whether there may be more to do.
 func (l *Ledger) pack() bool {
 	if l.unsure || l.packed+verify.TileWidth > l.tree.edge.Size() {
 		return false
