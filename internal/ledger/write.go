@@ -29,6 +29,7 @@ func (l *Ledger) write() {
 	}()
 	defer close(merge)
 	commits := 0
+	var lastBusy time.Time
 	batch := make([]*Pending, 0, batchLen)
 	idle := time.NewTimer(packAfter)
 	defer idle.Stop()
@@ -64,7 +65,10 @@ func (l *Ledger) write() {
 				break fill
 			}
 		}
-		busy := len(batch) >= busyBatch
+		if len(batch) >= busyBatch {
+			lastBusy = time.Now()
+		}
+		busy := time.Since(lastBusy) < busyFor
 		l.busy.Store(busy)
 		l.commit(batch)
 		clear(batch)
@@ -84,8 +88,11 @@ func (l *Ledger) write() {
 // packAfter is how long nothing must have come before old events are stored more densely.
 const packAfter = 50 * time.Millisecond
 
-// busyBatch is how many facts in one commit mean that the machine has better things to do than to save bytes.
-const busyBatch = 16
+// So many facts in one commit mean that, for a while, the machine has better things to do than to save bytes.
+const (
+	busyBatch = 12
+	busyFor   = time.Second
+)
 
 // commit makes a batch durable and tells those who wait.
 func (l *Ledger) commit(batch []*Pending) {
