@@ -32,6 +32,7 @@ type call struct {
 	exchange *fairlead.Exchange
 	unread   string // why the body was not read, where it was let through all the same
 	query    url.Values
+	queryErr error
 	who      identity.Identity
 	would    []string // what enforce mode would have refused
 
@@ -72,12 +73,17 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run is the straight line. An error is a call that was refused before it went upstream.
+// run is the straight line. An error is a call that was refused before it went upstream; every way out of upstream
+// records an outcome.
 func (c *call) run() error {
+	// What is wrong with a body is for those to know, and to have on record, who may call at all.
+	if err := c.identify(); err != nil {
+		return err
+	}
 	if err := c.decode(); err != nil {
 		return err
 	}
-	if err := c.identify(); err != nil {
+	if err := c.claims(); err != nil {
 		return err
 	}
 	if err := c.observe(); err != nil {
@@ -94,15 +100,15 @@ func (c *call) run() error {
 // decode reads the body and what it asks.
 func (c *call) decode() error {
 	var err error
+	c.exchange = &opaque
 	if c.body, err = readBody(c.w, c.r, c.s.MaxRequest); err != nil {
 		return err
 	}
-	c.exchange = &opaque
 	p := c.target.provider
 	var unread error
 	switch enc := c.r.Header.Get("Content-Encoding"); {
 	case !c.target.known:
-		unread = fmt.Errorf("Fairlead does not know what %s %s does, and this route lets through only what it can read: ask the operator to put the provider %s in observe mode, or use one of its known paths",
+		unread = fmt.Errorf("Fairlead does not know what %.20s %.100q does, and this route lets through only what it can read: ask the operator to put the provider %s in observe mode, or use one of its known paths",
 			c.r.Method, c.r.URL.Path, p.Name)
 		c.unread = "unmapped"
 	case enc != "" && enc != "identity":
@@ -160,29 +166,46 @@ func tooLarge(limit int64) error {
 		message: fmt.Sprintf("the request is larger than %d bytes: send less, or raise limits.request_bytes", limit)}
 }
 
-// identify says who calls, and refuses credentials that do not hold.
+// identify says who calls, before anything is read of the body: whoever has no business here costs no memory.
 func (c *call) identify() error {
-	// What of a query does not parse is forwarded all the same; strayKey looks at its raw form.
-	q, queryErr := url.ParseQuery(c.r.URL.RawQuery)
-	c.query = q
-	who, err := c.s.Resolver.Resolve(c.r.Context(), c.r.Header, q, c.exchange)
-	if err != nil {
-		var bad *identity.Error
-		if !errors.As(err, &bad) {
-			return err
-		}
-		status := http.StatusUnauthorized
-		if bad.Reason == identity.ReasonIssuerUnavailable {
-			status = http.StatusServiceUnavailable
-		}
-		return &refusal{status: status, code: string(bad.Reason), message: bad.Error(), reason: bad.Reason, retry: status == http.StatusServiceUnavailable}
+	// What of a query does not parse is forwarded all the same; claims looks at its raw form.
+	c.query, c.queryErr = url.ParseQuery(c.r.URL.RawQuery)
+	if err := c.resolve(nil); err != nil {
+		return err
 	}
-	c.who = who
 	if c.who.Key == nil && (c.s.RequireKey || c.who.Credential.Slot == "" && !c.target.provider.APIKey.IsZero()) {
 		return &refusal{status: http.StatusUnauthorized, code: string(identity.ReasonNoCredential), reason: identity.ReasonNoCredential,
 			message: "this gateway asks for a Fairlead key: put one where the SDK takes its api_key (the operator makes it with fairlead key create)"}
 	}
-	if c.strayKey(queryErr != nil) {
+	return nil
+}
+
+// resolve refuses credentials that do not hold.
+func (c *call) resolve(x *fairlead.Exchange) error {
+	who, err := c.s.Resolver.Resolve(c.r.Context(), c.r.Header, c.query, x)
+	if err == nil {
+		c.who = who
+		return nil
+	}
+	var bad *identity.Error
+	if !errors.As(err, &bad) {
+		return err
+	}
+	status := http.StatusUnauthorized
+	if bad.Reason == identity.ReasonIssuerUnavailable {
+		status = http.StatusServiceUnavailable
+	}
+	return &refusal{status: status, code: string(bad.Reason), message: bad.Error(), reason: bad.Reason, retry: status == http.StatusServiceUnavailable}
+}
+
+// claims takes in what the body says of its sender, and looks for keys of ours where they would be forwarded.
+func (c *call) claims() error {
+	if x := c.exchange; x.User != "" || x.Conversation != "" {
+		if err := c.resolve(x); err != nil {
+			return err
+		}
+	}
+	if c.strayKey(c.queryErr != nil) {
 		return &refusal{status: http.StatusBadRequest, code: "key_in_content",
 			message: "the request holds a Fairlead key in a place where it would reach the provider: take it out, and have it revoked if others have seen it"}
 	}
@@ -234,12 +257,15 @@ func (c *call) record() error {
 	p := c.target.provider
 	c.intent = fairlead.Fact{Kind: fairlead.KindCallIntent, ID: c.g.conf.Ledger.NewID(), Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links,
 		Attrs: c.intentAttrs()}
-	err := c.keep(c.r.Context(), &c.intent, "request", c.body, &ledger.Layout{Chain: c.link.Chain, Units: c.exchange.Units}, c.names())
-	if err == nil {
-		return nil
-	}
 	if c.r.Context().Err() != nil {
 		return &refusal{status: statusClientGone, code: "client_gone", message: "the client went away"}
+	}
+	// From here on a client that goes away changes nothing: an intent that may be durable needs its outcome.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
+	defer cancel()
+	err := c.keep(ctx, &c.intent, "request", c.body, &ledger.Layout{Chain: c.link.Chain, Units: c.exchange.Units}, c.names())
+	if err == nil {
+		return nil
 	}
 	c.g.conf.Log.Error("a call could not be recorded", "err", err, "open", p.FailOpen)
 	if !p.FailOpen {

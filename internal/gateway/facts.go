@@ -9,12 +9,14 @@ import (
 
 // How a call ended: the value of fairlead.outcome.
 const (
-	outcomeCompleted = "completed"       // the answer reached its proper end and was recorded before its last byte was released
-	outcomeStatus    = "upstream_status" // the provider answered with an error of its own
-	outcomeUpstream  = "upstream_error"  // the provider could not be reached, broke off or sent what is no answer
-	outcomeTimeout   = "timeout"         // the provider took too long
-	outcomeAborted   = "aborted"         // the client went away
-	outcomeTooLarge  = "too_large"       // the answer exceeded the limit and was cut
+	outcomeCompleted  = "completed"       // the answer reached its proper end and was recorded before its last byte was released
+	outcomeStatus     = "upstream_status" // the provider answered with an error of its own
+	outcomeUpstream   = "upstream_error"  // the provider could not be reached, broke off or sent what is no answer
+	outcomeTimeout    = "timeout"         // the provider took too long
+	outcomeAborted    = "aborted"         // the client went away
+	outcomeTooLarge   = "too_large"       // the answer exceeded the limit and was cut
+	outcomeWithheld   = "withheld"        // an answer came, could not be recorded, and was not released
+	outcomeUnrecorded = "unrecorded"      // an answer was released although it could not be recorded: the route lets it
 )
 
 // attrs collects attributes.

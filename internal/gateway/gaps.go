@@ -13,6 +13,40 @@ type gaps struct {
 	mu          sync.Mutex
 	count       int64
 	first, last time.Time
+	open        []openCall // calls whose outcome is still to be recorded
+}
+
+// An openCall is a call that ended while the ledger could not record its outcome.
+type openCall struct {
+	intent       fairlead.ID
+	tenant, kind string
+}
+
+// maxOpen bounds how many such calls are remembered; those beyond get the outcome unknown at the next start.
+const maxOpen = 10_000
+
+func (g *gaps) later(intent fairlead.ID, tenant, kind string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.open) < maxOpen {
+		g.open = append(g.open, openCall{intent, tenant, kind})
+	}
+}
+
+// next gives a call to close, if there is one; done says that it was closed.
+func (g *gaps) next() (c openCall, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.open) == 0 {
+		return c, false
+	}
+	return g.open[0], true
+}
+
+func (g *gaps) done() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = g.open[1:]
 }
 
 func (g *gaps) add(now time.Time) {
@@ -62,6 +96,19 @@ func (g *Gateway) recordSums(ctx context.Context, all bool) {
 			// The counts go to the log, so that they are not lost altogether.
 			g.conf.Log.Error("failed credentials could not be recorded", "count", sum.Total, "err", err)
 		}
+	}
+	for {
+		c, ok := g.gaps.next()
+		if !ok {
+			break
+		}
+		f := &fairlead.Fact{Kind: fairlead.KindCallOutcome, Tenant: c.tenant,
+			Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent, Assurance: fairlead.Derived}},
+			Attrs: []fairlead.Attr{{Name: "fairlead.outcome", Value: c.kind}, {Name: "error.type", Value: "ledger_unavailable"}}}
+		if _, err := g.conf.Ledger.Append(ctx, f); err != nil {
+			return // the ledger does not work yet
+		}
+		g.gaps.done()
 	}
 	count, first, last := g.gaps.take()
 	if count == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ func (c *call) stream(ctx context.Context, cancel context.CancelCauseFunc, res *
 	copyHeader(c.w.Header(), res.Header)
 	c.w.WriteHeader(res.StatusCode)
 	s := &streaming{c: c, o: o, rc: http.NewResponseController(c.w), last: c.g.now()}
+	s.framer.Max = int(c.s.MaxResponse) // one event may carry the whole answer, and all of it is kept anyway
 	if c.target.known {
 		s.reader = c.target.provider.dialect.Stream(c.target.route)
 	}
@@ -89,7 +91,7 @@ func (s *streaming) take(chunk []byte) error {
 	}
 	before := len(s.raw)
 	s.raw = append(s.raw, chunk...)
-	free := before
+	free := s.released // never a part of an event: more of it may carry the end
 	if s.reader == nil {
 		free = len(s.raw)
 	} else {
@@ -109,9 +111,6 @@ func (s *streaming) take(chunk []byte) error {
 		if err != nil {
 			return err
 		}
-	}
-	if s.held && free < s.released {
-		free = s.released
 	}
 	if free > s.released {
 		if err := s.release(free); err != nil {
@@ -170,8 +169,15 @@ func (s *streaming) end(err error) {
 	switch {
 	case err == io.EOF:
 		o.kind = outcomeCompleted
-		if o.status >= 400 || o.answer != nil && o.answer.ErrorType != "" && !o.answer.Complete {
+		switch ans := o.answer; {
+		case o.status >= 300:
 			o.kind = outcomeStatus
+		case ans == nil || ans.Complete:
+		case ans.ErrorType != "" && !strings.HasPrefix(ans.ErrorType, "fairlead."): // not one that we could not read
+			o.kind = outcomeStatus
+		case len(ans.FinishReasons) == 0:
+			// Nothing says that this is all of it; a connection that was cut can look like this.
+			o.kind, o.errType = outcomeUpstream, "stream_incomplete"
 		}
 	case errors.Is(err, errClientGone) || c.r.Context().Err() != nil && !errors.Is(err, errTimeout) && !errors.Is(err, errAnswerSize):
 		o.kind, o.errType, o.released = outcomeAborted, "client_gone", int64(s.released)
@@ -200,7 +206,11 @@ func (s *streaming) end(err error) {
 		_ = s.release(len(s.raw)) // told or gone
 		return
 	}
-	c.deliver(o, s.release(len(s.raw)), int64(len(s.raw)))
+	err = s.release(len(s.raw))
+	if err == nil {
+		err = c.r.Context().Err()
+	}
+	c.deliver(o, err, int64(len(s.raw)))
 }
 
 func (s *streaming) rest() []byte {

@@ -91,7 +91,7 @@ func (c *call) attempts(ctx context.Context, cancel context.CancelCauseFunc, o *
 		why := "unreachable"
 		if err == nil {
 			why = fmt.Sprintf("status_%d", res.StatusCode)
-			discard(res.Body)
+			res.Body.Close()
 		}
 		if rerr := c.recordAttempt(ctx, o.attempts+1, next, why); rerr != nil {
 			return nil, rerr
@@ -143,6 +143,10 @@ func (c *call) attempt(ctx context.Context, cancel context.CancelCauseFunc, p *P
 		}
 		return nil, err
 	}
+	if res.StatusCode < 200 || res.StatusCode > 999 {
+		res.Body.Close()
+		return nil, fmt.Errorf("the provider answered with status %d, which ends no call", res.StatusCode)
+	}
 	if isEventStream(res.Header) {
 		return &reply{Response: res}, nil
 	}
@@ -154,6 +158,7 @@ func (c *call) attempt(ctx context.Context, cancel context.CancelCauseFunc, p *P
 	_, err = buf.ReadFrom(io.LimitReader(res.Body, c.s.MaxResponse+1))
 	switch {
 	case err == nil && int64(buf.Len()) > c.s.MaxResponse:
+		res.Body.Close() // now: what follows may take for ever
 		return nil, errAnswerSize
 	case err != nil && context.Cause(ctx) != nil:
 		return nil, context.Cause(ctx)
@@ -277,19 +282,22 @@ func (c *call) close(o *outcome, body []byte) error {
 	c.g.conf.Metrics.finished(c, o)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
-	if !c.gapped {
-		f := &fairlead.Fact{Kind: fairlead.KindCallOutcome, Tenant: c.intent.Tenant, Actor: c.appAccepted(o.status),
-			Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}}, Attrs: c.outcomeAttrs(o)}
-		err := c.keep(ctx, f, "response", body, nil, nil)
-		if err == nil {
-			c.g.conf.Linker.Learn(&c.link, c.intent.ID, c.scope.ID, learnable(o))
-			return nil
-		}
-		c.g.conf.Log.Error("an outcome could not be recorded", "call", c.intent.ID.String(), "err", err, "open", c.target.provider.FailOpen)
-		if !c.target.provider.FailOpen {
-			return err
-		}
+	if c.gapped {
+		return nil // counted when its intent could not be recorded
 	}
+	f := &fairlead.Fact{Kind: fairlead.KindCallOutcome, Tenant: c.intent.Tenant, Actor: c.appAccepted(o.status),
+		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}}, Attrs: c.outcomeAttrs(o)}
+	err := c.keep(ctx, f, "response", body, nil, nil)
+	if err == nil {
+		c.g.conf.Linker.Learn(&c.link, c.intent.ID, c.scope.ID, learnable(o))
+		return nil
+	}
+	c.g.conf.Log.Error("an outcome could not be recorded", "call", c.intent.ID.String(), "err", err, "open", c.target.provider.FailOpen)
+	if !c.target.provider.FailOpen {
+		c.g.gaps.later(c.intent.ID, c.intent.Tenant, outcomeWithheld)
+		return err
+	}
+	c.g.gaps.later(c.intent.ID, c.intent.Tenant, outcomeUnrecorded)
 	c.g.gaps.add(c.g.now())
 	return nil
 }
@@ -321,10 +329,10 @@ func (c *call) deliver(o *outcome, err error, size int64) {
 func (c *call) whole(res *reply, o *outcome) {
 	o.status = res.StatusCode
 	o.kind = outcomeCompleted
-	if res.StatusCode >= 400 {
+	if res.StatusCode >= 300 {
 		o.kind = outcomeStatus
 	}
-	if c.target.known && plainEncoding(res.Header) && len(res.whole) > 0 {
+	if c.target.known && plainEncoding(res.Header) {
 		ans, err := c.target.provider.dialect.Answer(c.target.route, res.whole)
 		switch {
 		case err != nil && o.kind == outcomeCompleted:
