@@ -357,11 +357,9 @@ func (s *server) control() http.Handler {
 		io.WriteString(w, "ok\n")
 	})
 	mux.Handle("GET /metrics", s.authorized(promhttp.HandlerFor(s.gateway.Metrics().Registry, promhttp.HandlerOpts{})))
-	if t, ok := any(s.ledger.Reader).(interface{ TilesHandler() http.Handler }); ok {
-		tiles := s.authorized(t.TilesHandler())
-		mux.Handle("GET /checkpoint", tiles)
-		mux.Handle("GET /tile/", tiles)
-	}
+	tiles := s.authorized(s.ledger.TilesHandler())
+	mux.Handle("GET /checkpoint", tiles)
+	mux.Handle("GET /tile/", tiles)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.config.Load()
 		if err := gateway.CheckBrowser(r, c.Hosts, nil); err != nil {
