@@ -38,7 +38,7 @@ type Vault struct {
 }
 
 // maxScopes bounds the scopes kept in memory; they are found again on disk.
-const maxScopes = 1 << 16
+const maxScopes = 1 << 12
 
 func newVault(r *Reader) *Vault {
 	return &Vault{r: r, index: newIndex(), byID: map[int64]*Scope{}, byName: map[string]*Scope{}}

@@ -43,7 +43,7 @@ type Linked struct {
 const (
 	maxSame   = 8
 	maxLinks  = 12
-	indexSize = 1 << 17
+	indexSize = 1 << 16
 )
 
 // call is an earlier call, as far as later ones may follow from it.
