@@ -135,6 +135,8 @@ type logCheck struct {
 	marks []mark // checkpoints, by size
 	tree  treeCheck
 	spare int64 // blobs to which no event refers
+	// unread is how many events could not be asked to which blobs they refer.
+	unread int64
 }
 
 func (l *logCheck) head() (err error) {
@@ -239,7 +241,8 @@ func (l *logCheck) event(seq int64, envelope []byte) error {
 	}
 	if err := l.p.read(envelope); err != nil {
 		l.r.problem(eventRange(seq, seq+1), "%v", err)
-		return nil // what it says about blobs may be nonsense; blobs that it alone refers to are reported too
+		l.unread++
+		return nil
 	}
 	e := &l.p.env
 	l.seen(e.ID.Boot, e.ID.N, seq)

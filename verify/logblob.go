@@ -177,6 +177,10 @@ func (l *logCheck) tail() error {
 // orphans reports blobs to which no event refers.
 func (l *logCheck) orphans(spare map[int64]bool) {
 	ids := slices.Sorted(maps.Keys(spare))
+	if l.unread > 0 && l.spare > 0 {
+		l.r.problem("blobs", "no event that could be read refers to %d of them; the first are %d", l.spare, ids[:min(len(ids), 3)])
+		return
+	}
 	for _, id := range ids {
 		l.r.problem(fmt.Sprintf("blob %d", id), "no event refers to it")
 	}

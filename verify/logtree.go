@@ -60,6 +60,7 @@ func (l *logCheck) leaf(h tlog.Hash) error {
 // at one by one: what a hostile tree head claims costs nothing.
 func (l *logCheck) skip(from, to int64) error {
 	t := &l.tree
+	l.unread += to - from
 	for t.size < to {
 		if t.size%TileWidth == 0 && to-t.size >= TileWidth && t.lost {
 			t.size = to &^ (TileWidth - 1)
@@ -383,11 +384,11 @@ type hour struct {
 	first int64
 }
 
-// quietHours notes hours of which no checkpoint is kept: a running server keeps one of each.
+// quietHours notes hours of which no checkpoint is kept: a running server keeps the first and the last of each.
 func (l *logCheck) quietHours() {
 	for i, h := range l.hours[:max(len(l.hours)-1, 0)] {
 		end := l.hours[i+1].first
-		at := sort.Search(len(l.marks), func(k int) bool { return l.marks[k].size >= h.first })
+		at := sort.Search(len(l.marks), func(k int) bool { return l.marks[k].size > h.first })
 		if at == len(l.marks) || l.marks[at].size > end {
 			l.r.note("no checkpoint is kept of the hour %s (%s): one was removed, or the process died before it signed", h.name, eventRange(h.first, end))
 		}

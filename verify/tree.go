@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash"
 	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -32,24 +31,19 @@ func LeafData(envelope []byte) [32]byte {
 // LeafHash is the hash of the Merkle tree leaf that stands for envelope.
 func LeafHash(envelope []byte) tlog.Hash { return leafDataHash(LeafData(envelope)) }
 
-// A leafHasher makes leaf hashes without an allocation for each.
+// A leafHasher makes leaf hashes without an allocation or clearing of memory for each.
 type leafHasher struct {
-	h    hash.Hash
-	data [32]byte
+	buf [len(leafPrefix) + MaxEnvelope]byte
 }
 
 func (l *leafHasher) leaf(envelope []byte) tlog.Hash {
-	if l.h == nil {
-		l.h = sha256.New()
+	if len(envelope) > MaxEnvelope {
+		return LeafHash(envelope)
 	}
-	l.h.Reset()
-	l.h.Write(leafPrefixBytes)
-	l.h.Write(envelope)
-	l.h.Sum(l.data[:0])
-	return leafDataHash(l.data)
+	n := copy(l.buf[:], leafPrefix)
+	n += copy(l.buf[n:], envelope)
+	return leafDataHash(sha256.Sum256(l.buf[:n]))
 }
-
-var leafPrefixBytes = []byte(leafPrefix)
 
 // leafDataHash is tlog.RecordHash without its allocation.
 func leafDataHash(data [32]byte) tlog.Hash {

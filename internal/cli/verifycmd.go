@@ -55,21 +55,21 @@ func publicKeys(r *ledger.Reader, file string) (keys verify.Keys, source string,
 
 // logReport is the result of verify log for programs.
 type logReport struct {
-	OK          bool             `json:"ok"`
-	Origin      string           `json:"origin"`
-	Size        int64            `json:"size"`
-	Root        string           `json:"root"`
-	Signed      int64            `json:"signed"`
-	Events      int64            `json:"events"`
-	Blobs       int64            `json:"blobs"`
-	Tiles       int64            `json:"tiles"`
-	Checkpoints int64            `json:"checkpoints"`
-	Erased      int64            `json:"erased,omitempty"`
-	Keys        string           `json:"keys"`
-	Since       int64            `json:"since,omitempty"`
-	Problems    []verify.Problem `json:"problems"`
-	More        int64            `json:"more_problems,omitempty"`
-	Notes       []string         `json:"notes,omitempty"`
+	OK          bool         `json:"ok"`
+	Origin      string       `json:"origin"`
+	Size        int64        `json:"size"`
+	Root        string       `json:"root"`
+	Signed      int64        `json:"signed"`
+	Events      int64        `json:"events"`
+	Blobs       int64        `json:"blobs"`
+	Tiles       int64        `json:"tiles"`
+	Checkpoints int64        `json:"checkpoints"`
+	Erased      int64        `json:"erased,omitempty"`
+	Keys        string       `json:"keys"`
+	Since       int64        `json:"since,omitempty"`
+	Problems    []logProblem `json:"problems"`
+	More        int64        `json:"more_problems,omitempty"`
+	Notes       []string     `json:"notes,omitempty"`
 }
 
 func setupVerifyLog(fs *flag.FlagSet) Run {
@@ -90,7 +90,7 @@ func setupVerifyLog(fs *flag.FlagSet) Run {
 		}
 		r, err := ledger.OpenReader(dir, keys)
 		if err != nil {
-			return unusable(err)
+			return readerError(err)
 		}
 		defer r.Close()
 		var opts verify.LogOptions
@@ -116,6 +116,12 @@ func setupVerifyLog(fs *flag.FlagSet) Run {
 	}
 }
 
+// logProblem is a [verify.Problem] for programs.
+type logProblem struct {
+	Where string `json:"where"`
+	What  string `json:"what"`
+}
+
 // progressLine shows progress on a terminal, overwriting itself.
 func progressLine(w io.Writer) func(done, size int64) {
 	f, ok := w.(*os.File)
@@ -133,14 +139,20 @@ func verifyLog(ctx context.Context, r *ledger.Reader, keyFile string, opts verif
 	if err != nil {
 		return logReport{}, err
 	}
+	if opts.Since == nil {
+		// What the keys folder keeps shows a removed checkpoint, and a log that was cut off.
+		if opts.Since, err = r.SignedHead(); err != nil {
+			return logReport{}, unusable(err)
+		}
+	}
 	v, err := verify.Log(ctx, r.Inspect(), keys, opts)
 	if err != nil {
 		return logReport{}, err
 	}
 	rep := logReport{OK: v.OK(), Origin: keys.Origin, Size: v.Size, Root: v.Root.String(), Events: v.Events, Blobs: v.Blobs, Tiles: v.Tiles,
-		Checkpoints: v.Checkpoints, Erased: v.Erased, Keys: source, Problems: v.Problems, More: v.More, Notes: v.Notes}
-	if rep.Problems == nil {
-		rep.Problems = []verify.Problem{}
+		Checkpoints: v.Checkpoints, Erased: v.Erased, Keys: source, Problems: []logProblem{}, More: v.More, Notes: v.Notes}
+	for _, p := range v.Problems {
+		rep.Problems = append(rep.Problems, logProblem(p))
 	}
 	if v.Checkpoint != nil {
 		rep.Signed = v.Checkpoint.Size
@@ -150,7 +162,7 @@ func verifyLog(ctx context.Context, r *ledger.Reader, keyFile string, opts verif
 
 func printLogReport(w io.Writer, r logReport) error {
 	for _, p := range r.Problems {
-		fmt.Fprintf(w, "WRONG  %s\n", printable(p.String()))
+		fmt.Fprintf(w, "WRONG  %s\n", printable(verify.Problem(p).String()))
 	}
 	if r.More > 0 {
 		fmt.Fprintf(w, "WRONG  and %d more\n", r.More)
@@ -235,7 +247,7 @@ func setupVerifyConsistency(fs *flag.FlagSet) Run {
 		}
 		r, err := ledger.OpenReader(dir, "")
 		if err != nil {
-			return unusable(err)
+			return readerError(err)
 		}
 		defer r.Close()
 		keys, _, err := publicKeys(r, *keyFile)

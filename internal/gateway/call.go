@@ -104,11 +104,15 @@ func (c *call) decode() error {
 	if c.body, err = readBody(c.w, c.r, c.s.MaxRequest); err != nil {
 		return err
 	}
+	if c.strayKey(c.queryErr != nil) { // before anything of the request is repeated or kept
+		return &refusal{status: http.StatusBadRequest, code: "key_in_content",
+			message: "the request holds a Fairlead key in a place where it would reach the provider: take it out, and have it revoked if others have seen it"}
+	}
 	p := c.target.provider
 	var unread error
 	switch enc := c.r.Header.Get("Content-Encoding"); {
 	case !c.target.known:
-		unread = fmt.Errorf("Fairlead does not know what %.20s %.100q does, and this route lets through only what it can read: ask the operator to put the provider %s in observe mode, or use one of its known paths",
+		unread = fmt.Errorf("it is not known here what %.20s %.100q does, and this route lets through only what can be read: ask the operator to put the provider %s in observe mode, or use one of its known paths",
 			c.r.Method, c.r.URL.Path, p.Name)
 		c.unread = "unmapped"
 	case enc != "" && enc != "identity":
@@ -168,7 +172,7 @@ func tooLarge(limit int64) error {
 
 // identify says who calls, before anything is read of the body: whoever has no business here costs no memory.
 func (c *call) identify() error {
-	// What of a query does not parse is forwarded all the same; claims looks at its raw form.
+	// What of a query does not parse is forwarded all the same; strayKey looks at its raw form.
 	c.query, c.queryErr = url.ParseQuery(c.r.URL.RawQuery)
 	if err := c.resolve(nil); err != nil {
 		return err
@@ -198,16 +202,10 @@ func (c *call) resolve(x *fairlead.Exchange) error {
 	return &refusal{status: status, code: string(bad.Reason), message: bad.Error(), reason: bad.Reason, retry: status == http.StatusServiceUnavailable}
 }
 
-// claims takes in what the body says of its sender, and looks for keys of ours where they would be forwarded.
+// claims takes in what the body says of its sender.
 func (c *call) claims() error {
 	if x := c.exchange; x.User != "" || x.Conversation != "" {
-		if err := c.resolve(x); err != nil {
-			return err
-		}
-	}
-	if c.strayKey(c.queryErr != nil) {
-		return &refusal{status: http.StatusBadRequest, code: "key_in_content",
-			message: "the request holds a Fairlead key in a place where it would reach the provider: take it out, and have it revoked if others have seen it"}
+		return c.resolve(x)
 	}
 	return nil
 }
@@ -216,6 +214,9 @@ func (c *call) claims() error {
 // headers are stripped later; the body never is.
 func (c *call) strayKey(rawQuery bool) bool {
 	_, found := identity.Find(c.body)
+	if !found {
+		_, found = identity.Find([]byte(c.r.URL.Path)) // unescaped
+	}
 	if rawQuery && !found {
 		_, found = identity.Find([]byte(c.r.URL.RawQuery))
 	}

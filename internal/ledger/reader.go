@@ -372,3 +372,11 @@ func (r *Reader) DeriveKey(purpose string) []byte {
 	}
 	return r.keys.Derive(purpose)
 }
+
+// SignedHead is the newest checkpoint that was signed, as the keys folder keeps it; nil without the keys.
+func (r *Reader) SignedHead() ([]byte, error) {
+	if r.keys == nil {
+		return nil, nil
+	}
+	return r.keys.Head()
+}

@@ -64,7 +64,7 @@ func parseRecord(id int64, b []byte) (*record, error) {
 	b = b[1:]
 	number := func() (int64, bool) {
 		n, k := binary.Uvarint(b)
-		if k <= 0 || n > 1<<62 {
+		if k <= 0 || n > 1<<62 || k > 1 && b[k-1] == 0 { // a longer spelling than need be
 			return 0, false
 		}
 		b = b[k:]
@@ -95,12 +95,12 @@ func parseRecord(id int64, b []byte) (*record, error) {
 		return nil, errRecord
 	}
 	for at := int64(0); at < r.size || len(b) > 0; {
-		kind, ok := number()
+		kind, ok := take(1)
 		if !ok {
 			return nil, errRecord
 		}
 		s := step{at: at}
-		switch kind {
+		switch kind[0] {
 		case opLiteral:
 			n, ok1 := number()
 			lit, ok2 := take(n)
@@ -113,7 +113,7 @@ func parseRecord(id int64, b []byte) (*record, error) {
 			s.blob, ok1 = number()
 			s.off, ok2 = number()
 			s.n, ok3 = number()
-			if !ok1 || !ok2 || !ok3 || s.blob >= id {
+			if !ok1 || !ok2 || !ok3 || s.blob == 0 || s.blob >= id {
 				return nil, errRecord
 			}
 		default:
@@ -133,7 +133,8 @@ type rebuilder struct {
 	ctx     context.Context
 	records map[int64]*record
 	scopes  map[int64]*Scope
-	app     int64 // the application scope of the first blob
+	scope   int64 // the scope of the first blob
+	app     int64 // and its application's
 	work    int   // copies made so far
 	depth   int   // how deep they went
 }
@@ -159,9 +160,9 @@ func (b *rebuilder) record(id int64) (*record, *Scope, error) {
 	}
 	if b.scopes == nil {
 		b.scopes = map[int64]*Scope{}
-		b.app = scope.appID()
-	} else if scope.appID() != b.app {
-		return nil, nil, fmt.Errorf("blob %d belongs to another application", id)
+		b.scope, b.app = scope.ID, scope.appID()
+	} else if scope.ID != b.scope && scope.ID != b.app {
+		return nil, nil, fmt.Errorf("blob %d is of another scope", id)
 	}
 	plain, err := openSealed(scope, id, data)
 	if err != nil {
