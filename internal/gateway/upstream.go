@@ -3,9 +3,11 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -77,8 +79,8 @@ func (c *call) attempts(ctx context.Context, cancel context.CancelCauseFunc, o *
 		switch {
 		case left > 0:
 			left--
-		case p.Fallback != "" && c.who.Key != nil && !seen[p.Fallback]:
-			// Only with the operator's credentials: a client's own key is for one provider.
+		case p.Fallback != "" && c.who.Key != nil && c.target.known && !seen[p.Fallback]:
+			// Only for those who may use the operator's credentials: a client's own key is for one provider.
 			fallback, ok := c.s.Providers[p.Fallback]
 			if !ok {
 				return res, err
@@ -124,7 +126,15 @@ func (c *call) recordAttempt(ctx context.Context, n int, p *Provider, why string
 	f := &fairlead.Fact{Kind: fairlead.KindCallAttempt, Tenant: c.intent.Tenant,
 		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}},
 		Attrs: []fairlead.Attr{{Name: "fairlead.attempt", Value: int64(n)}, {Name: "gen_ai.provider.name", Value: p.Name}, {Name: "error.type", Value: why}}}
-	return c.keep(ctx, f, "", nil, nil, nil)
+	err := c.keep(ctx, f, "", nil, nil, nil)
+	if err == nil || ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	c.g.conf.Log.Error("a further attempt could not be recorded", "call", c.intent.ID.String(), "err", err, "open", c.target.provider.FailOpen)
+	if c.target.provider.FailOpen {
+		return nil // the outcome says how many there were
+	}
+	return unrecorded
 }
 
 // errTimeout is the cause of an attempt that took too long.
@@ -145,7 +155,7 @@ func (c *call) attempt(ctx context.Context, cancel context.CancelCauseFunc, p *P
 	}
 	if res.StatusCode < 200 || res.StatusCode > 999 {
 		res.Body.Close()
-		return nil, fmt.Errorf("the provider answered with status %d, which ends no call", res.StatusCode)
+		return nil, &upstreamError{fmt.Sprintf("it answered with status %d, which ends no call", res.StatusCode)}
 	}
 	if isEventStream(res.Header) {
 		return &reply{Response: res}, nil
@@ -163,7 +173,7 @@ func (c *call) attempt(ctx context.Context, cancel context.CancelCauseFunc, p *P
 	case err != nil && context.Cause(ctx) != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, fmt.Errorf("the answer broke off after %d bytes: %w", buf.Len(), err)
+		return nil, &upstreamError{fmt.Sprintf("its answer broke off after %d bytes: %s", buf.Len(), plain(err))}
 	}
 	return &reply{Response: res, whole: buf.Bytes()}, nil
 }
@@ -194,22 +204,37 @@ func (c *call) outgoing(ctx context.Context, p *Provider) *http.Request {
 	h := c.r.Header.Clone()
 	dropHopByHop(h)
 	u.RawQuery = c.r.URL.RawQuery
-	if identity.Strip(h, query) {
-		u.RawQuery = query.Encode()
-	}
-	if cred := &c.who.Credential; c.who.Key == nil && len(cred.Others) > 0 {
+	changed := identity.Strip(h, query)
+	inject := c.who.Key != nil && !p.APIKey.IsZero() && c.target.known
+	switch cred := &c.who.Credential; {
+	case p.Name != c.target.provider.Name:
+		// What the client brought for one provider is nothing for another.
+		keepSlot(h, query, "")
+		h.Del("Cookie")
+		changed = true
+	case inject:
+		changed = keepSlot(h, query, "") || changed
+	case c.who.Key == nil && len(cred.Others) > 0:
 		// Several keys for the provider: forward the one that the record names, not one that nobody looked at.
-		keepSlot(h, query, cred.Slot)
+		changed = keepSlot(h, query, cred.Slot) || changed
+	}
+	if changed {
 		u.RawQuery = query.Encode()
 	}
 	// Bytes that we cannot read we could not record in a way that anybody could check: ask for them plain.
 	h.Set("Accept-Encoding", "identity")
-	if c.who.Key != nil && !p.APIKey.IsZero() && c.target.known {
-		keepSlot(h, query, "")
+	if inject {
 		if p.Dialect == "anthropic" {
 			h.Set("X-Api-Key", p.APIKey.Reveal())
 		} else {
 			h.Set("Authorization", "Bearer "+p.APIKey.Reveal())
+		}
+	}
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if v, ok := h[name]; ok {
+			// Under its canonical name net/http would take it as leave to send the request again, unrecorded.
+			delete(h, name)
+			h[strings.ToLower(name)] = v
 		}
 	}
 	if _, ok := h["User-Agent"]; !ok {
@@ -224,16 +249,18 @@ func (c *call) outgoing(ctx context.Context, p *Provider) *http.Request {
 	return req.WithContext(ctx)
 }
 
-// keepSlot removes credentials from every slot but one.
-func keepSlot(h http.Header, q url.Values, keep identity.Slot) {
+// keepSlot removes credentials from every slot but one, and reports whether the query changed.
+func keepSlot(h http.Header, q url.Values, keep identity.Slot) (queryChanged bool) {
 	for _, s := range []identity.Slot{identity.SlotBearer, identity.SlotXAPI, identity.SlotAPI, identity.SlotGoogle} {
 		if s != keep {
 			h.Del(string(s))
 		}
 	}
-	if keep != identity.SlotQuery {
-		q.Del("key")
+	if keep == identity.SlotQuery || !q.Has("key") {
+		return false
 	}
+	q.Del("key")
+	return true
 }
 
 // fail answers a call that got no answer from its provider.
@@ -261,6 +288,9 @@ var unrecorded = &refusal{status: http.StatusServiceUnavailable, code: "ledger_u
 // classify says what an error from upstream means; nil when the client went away.
 func (c *call) classify(o *outcome, err error) *refusal {
 	switch {
+	case err == unrecorded:
+		o.kind, o.errType = outcomeUpstream, "ledger_unavailable"
+		return unrecorded
 	case errors.Is(err, errTimeout):
 		o.kind, o.errType = outcomeTimeout, "timeout"
 		return &refusal{status: http.StatusGatewayTimeout, code: "upstream_timeout", message: "the provider did not answer in time", retry: true}
@@ -272,10 +302,42 @@ func (c *call) classify(o *outcome, err error) *refusal {
 		return nil
 	}
 	o.kind, o.errType = outcomeUpstream, "unreachable"
-	c.g.conf.Log.Warn("a provider failed", "provider", o.provider, "call", c.intent.ID.String(), "err", err)
+	c.g.conf.Log.Warn("a provider failed", "provider", o.provider, "call", c.intent.ID.String(), "err", plain(err))
 	return &refusal{status: http.StatusBadGateway, code: "upstream_unreachable", retry: true,
 		message: fmt.Sprintf("the provider %s could not be reached or broke off: see the gateway's log for call %s", o.provider, c.intent.ID)}
 }
+
+// plain says what went wrong with a provider in words that hold nothing of what it sent: net/http quotes what it cannot
+// read, and a provider may well send back the key that it was sent.
+func plain(err error) string {
+	var (
+		network *net.OpError
+		name    *net.DNSError
+		cert    *tls.CertificateVerificationError
+		tls     tls.RecordHeaderError
+		ours    *upstreamError
+	)
+	switch {
+	case errors.As(err, &ours):
+		return ours.Error()
+	case errors.As(err, &network):
+		return network.Error()
+	case errors.As(err, &name):
+		return name.Error()
+	case errors.As(err, &cert):
+		return cert.Error()
+	case errors.As(err, &tls):
+		return tls.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it closed the connection before its answer was whole"
+	}
+	return "it did not answer in proper HTTP"
+}
+
+// An upstreamError is a failure of a provider in our own words.
+type upstreamError struct{ text string }
+
+func (e *upstreamError) Error() string { return e.text }
 
 // close records the outcome with the exact bytes that the client gets.
 func (c *call) close(o *outcome, body []byte) error {
@@ -289,6 +351,7 @@ func (c *call) close(o *outcome, body []byte) error {
 		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}}, Attrs: c.outcomeAttrs(o)}
 	err := c.keep(ctx, f, "response", body, nil, nil)
 	if err == nil {
+		c.link.Proven = c.linked.Proven
 		c.g.conf.Linker.Learn(&c.link, c.intent.ID, c.scope.ID, learnable(o))
 		return nil
 	}

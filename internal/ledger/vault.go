@@ -13,10 +13,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -236,6 +238,8 @@ const (
 	frameRaw      = 0
 	frameZstd     = 1
 	frameZstdDict = 2
+	frameS2       = 3
+	frameS2Dict   = 4
 )
 
 // contentDict is what requests and answers of the known dialects repeat: wire format, nobody's words.
@@ -246,11 +250,10 @@ var contentDict []byte
 // maxRecord is the most that a frame may open to.
 const maxRecord = 256 << 20
 
-// The quick encoder leaves out entropy coding: a third more bytes at half the time. What it writes is read by the same
-// decoder.
+// S2 takes a fifth of the time of zstd and a third more bytes: for when the machine is busy.
 var (
 	contentEnc = newEncoder(zstd.WithEncoderDictRaw(contentDictID, contentDict), zstd.WithEncoderLevel(zstd.SpeedDefault))
-	quickEnc   = newEncoder(zstd.WithEncoderDictRaw(contentDictID, contentDict), zstd.WithNoEntropyCompression(true))
+	contentS2  = s2.MakeDict(contentDict, nil)
 	plainEnc   = newEncoder(zstd.WithEncoderLevel(zstd.SpeedDefault))
 	contentDec = newDecoder(maxRecord, zstd.WithDecoderDictRaw(contentDictID, contentDict))
 )
@@ -263,16 +266,23 @@ var buffers = sync.Pool{New: func() any { return new([2][]byte) }}
 
 // sealRecord encrypts a record. blob and scope are bound into it, so that it opens nowhere else.
 func sealRecord(s *Scope, blob int64, record []byte, frame []byte, quick bool) (sealed, scratch []byte) {
-	codec := byte(frameZstdDict)
-	enc := contentEnc
 	switch {
 	case quick:
-		enc = quickEnc
+		frame = slices.Grow(frame[:0], 1+max(s2.MaxEncodedLen(len(record)), 0))
+		room := frame[1:cap(frame)]
+		if len(record) > dictLimit {
+			frame = append(frame[:0], frameS2)
+			frame = frame[:1+len(s2.Encode(room, record))]
+		} else {
+			frame = append(frame[:0], frameS2Dict)
+			frame = frame[:1+len(contentS2.Encode(room, record))]
+		}
 	case len(record) > dictLimit:
-		codec, enc = frameZstd, plainEnc
+		frame = plainEnc.EncodeAll(record, append(frame[:0], frameZstd))
+	default:
+		frame = contentEnc.EncodeAll(record, append(frame[:0], frameZstdDict))
 	}
-	frame = enc.EncodeAll(record, append(frame[:0], codec))
-	if len(frame) > len(record) {
+	if len(frame) == 1 || len(frame) > len(record) {
 		frame = append(append(frame[:0], frameRaw), record...)
 	}
 	n := s.seal.NonceSize()
@@ -302,6 +312,19 @@ func openSealed(s *Scope, blob int64, sealed []byte) ([]byte, error) {
 		return frame[1:], nil
 	case frameZstd, frameZstdDict:
 		record, err := contentDec.DecodeAll(frame[1:], nil)
+		if err != nil {
+			return nil, fmt.Errorf("blob %d does not decompress: %w", blob, err)
+		}
+		return record, nil
+	case frameS2, frameS2Dict:
+		if n, err := s2.DecodedLen(frame[1:]); err != nil || n > maxRecord {
+			return nil, fmt.Errorf("blob %d does not decompress: its length is damaged", blob)
+		}
+		decode := s2.Decode
+		if frame[0] == frameS2Dict {
+			decode = contentS2.Decode
+		}
+		record, err := decode(nil, frame[1:])
 		if err != nil {
 			return nil, fmt.Errorf("blob %d does not decompress: %w", blob, err)
 		}

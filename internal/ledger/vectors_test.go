@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/klauspost/compress/s2"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -109,6 +110,15 @@ func vaultVectors(t *testing.T) map[string]vaultVector {
 		"accept/zstd-dictionary": accept("codec 2", func(v *vaultVector) {
 			v.Blobs = []vectorBlob{{7, 2, frame(one, 7, contentEnc.EncodeAll(whole, []byte{frameZstdDict}))}}
 		}),
+		"accept/s2": accept("codec 3", func(v *vaultVector) {
+			v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{frameS2}, s2.Encode(nil, whole)...))}}
+		}),
+		"accept/s2-dictionary": accept("codec 4", func(v *vaultVector) {
+			v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{frameS2Dict}, contentS2.Encode(make([]byte, 4096), whole)...))}}
+		}),
+		"reject/s2": reject("codec 3, and no S2", func(v *vaultVector) {
+			v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{frameS2}, whole...))}}
+		}),
 		"accept/references": accept("parts of a blob of the same scope and of one of the application's shared scope, which refers to a third", func(v *vaultVector) {
 			v.Blobs = []vectorBlob{raw(app, 4, whole), raw(app, 5, record(n, 1, 4, 0, n)), raw(one, 6, whole),
 				raw(one, 7, record(n, 1, 6, 0, 10, 0, 5, vectorOriginal[10:15], 1, 5, 15, n-15))}
@@ -124,7 +134,7 @@ func vaultVectors(t *testing.T) map[string]vaultVector {
 		"reject/nothing":    reject("no bytes", func(v *vaultVector) { v.Blobs = []vectorBlob{{7, 2, []byte{}}} }),
 		"reject/altered":    reject("one bit altered", func(v *vaultVector) { b := bytes.Clone(sealed); b[20] ^= 1; v.Blobs = []vectorBlob{{7, 2, b}} }),
 		"reject/no-codec":   reject("a frame without codec", func(v *vaultVector) { v.Blobs = []vectorBlob{{7, 2, frame(one, 7, nil)}} }),
-		"reject/codec":      reject("codec 3", func(v *vaultVector) { v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{3}, whole...))}} }),
+		"reject/codec":      reject("codec 5", func(v *vaultVector) { v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{5}, whole...))}} }),
 		"reject/zstd": reject("codec 1, and no zstd", func(v *vaultVector) {
 			v.Blobs = []vectorBlob{{7, 2, frame(one, 7, append([]byte{frameZstd}, whole...))}}
 		}),

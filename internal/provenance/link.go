@@ -23,6 +23,8 @@ type Request struct {
 	Chain    ledger.Chain
 	// Conversation and Trace are declared by the caller. They decide between calls that fit equally well.
 	Conversation, Trace string
+	// Proven is that of what the request was linked to. It matters to Learn only.
+	Proven bool
 }
 
 // Linked is what a request was found to follow from.
@@ -35,6 +37,8 @@ type Linked struct {
 	Declared int
 	// Scope is the key scope of the conversation that is continued, or 0.
 	Scope int64
+	// Proven says that the known part of the prompt holds an answer that we returned.
+	Proven bool
 	// Unresolved are references to state at the provider that no answer of ours explains.
 	Unresolved []fairlead.StateRef
 }
@@ -51,6 +55,7 @@ type call struct {
 	id                  fairlead.ID
 	scope               int64
 	turn                fairlead.Digest // SHA-256 of the answer's canonical turn; zero when there was none
+	proven              bool            // its prompt held an answer of ours, which only its own client could know
 	conversation, trace string
 }
 
@@ -112,7 +117,7 @@ func textHash(s string) fairlead.Digest { return sha256.Sum256([]byte(s)) }
 // Learn remembers a call once its outcome is durable. answer may be nil when there was none.
 func (l *Linker) Learn(r *Request, id fairlead.ID, scope int64, answer *fairlead.Answer) {
 	d := r.Domain.hash()
-	c := call{id: id, scope: scope, conversation: r.Conversation, trace: r.Trace}
+	c := call{id: id, scope: scope, proven: r.Proven, conversation: r.Conversation, trace: r.Trace}
 	if answer != nil {
 		c.turn = sha256.Sum256(dialect.Turn(nil, answer))
 	}
@@ -243,7 +248,7 @@ func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 	fit = narrow(r, fit)
 	if len(fit) == 1 {
 		out.link(fairlead.RelContinues, fit[0].id, fairlead.Derived)
-		out.Scope = fit[0].scope
+		out.Scope, out.Proven = fit[0].scope, true
 		return
 	}
 	one := true
@@ -256,15 +261,22 @@ func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 	}
 }
 
-// resends links to the newest call with the same prompt. It proves no knowledge of the answer, so it never chooses a
-// key scope.
+// resends links to the newest call with the same prompt. That alone proves nothing: two strangers may ask the same first
+// question. It is the same conversation only if the prompt that is repeated holds an answer of ours already.
 func (l *Linker) resends(r *Request, list []call, out *Linked) {
 	list = narrow(r, list)
 	a := fairlead.Derived
 	if len(list) > 1 {
 		a = fairlead.Ambiguous
 	}
-	out.link(fairlead.RelResends, list[len(list)-1].id, a)
+	last := list[len(list)-1]
+	out.link(fairlead.RelResends, last.id, a)
+	for _, c := range list {
+		if !c.proven || c.scope != last.scope {
+			return
+		}
+	}
+	out.Scope, out.Proven = last.scope, true
 }
 
 // toolResults links the results among new messages to the answers that asked for them.

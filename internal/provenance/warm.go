@@ -69,7 +69,8 @@ func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, intent, outcome *
 		d.User = intent.Actor.User.Value
 	}
 	req := &Request{Domain: d, Body: c.Request.Body, Exchange: &c.Exchange, Chain: chain,
-		Conversation: intent.Text("gen_ai.conversation.id"), Trace: intent.Text("fairlead.trace.id")}
+		Conversation: intent.Text("gen_ai.conversation.id"), Trace: intent.Text("fairlead.trace.id"),
+		Proven: intent.Int("fairlead.messages.returned") > 0}
 	l.Learn(req, intent.ID, intent.Content[0].Scope, c.Answer)
 	return nil
 }

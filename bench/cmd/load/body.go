@@ -5,18 +5,22 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/fairleadhq/fairlead/bench/internal/rig"
 )
 
 // slot is the place of a number in a request that is overwritten before each call, so that no two calls are the same.
 const slot = "@@@@@@@@@@@@"
 
 // makeBody gives a chat request of about size bytes with slots in it. With fresh "turn" only the last message changes
-// from call to call, as when a conversation is sent again with a new question; with "all" every message does. conn tells
-// the conversations of different connections apart. Requests of 8 KB and more offer tools.
-func makeBody(size, conn int, fresh string, stream bool) ([]byte, error) {
+// from call to call, as when a conversation goes on; with "all" every message does. conn tells the conversations of
+// different connections apart. Requests of 8 KB and more offer tools, and with "turn" they are real conversations: the
+// assistant's turns are what the mock upstream answers, and before are the requests that led there, to be sent once.
+func makeBody(size, conn int, fresh string, stream bool) (body []byte, before [][]byte, err error) {
 	if fresh != "turn" && fresh != "all" {
-		return nil, fmt.Errorf("-fresh %s is neither turn nor all", fresh)
+		return nil, nil, fmt.Errorf("-fresh %s is neither turn nor all", fresh)
 	}
+	grown := fresh == "turn" && size >= 8000
 	r := rand.New(rand.NewPCG(7, uint64(conn)))
 	var b bytes.Buffer
 	b.WriteString(`{"model":"gpt-4o-mini","messages":[{"role":"system","content":"`)
@@ -37,14 +41,22 @@ func makeBody(size, conn int, fresh string, stream bool) ([]byte, error) {
 			mark = "Number " + slot + ". "
 		}
 		room := size - b.Len() - len(tail) - len(last) - len(mark) - 40
+		if grown {
+			room -= len(rig.Answer)
+		}
 		if room < 60 && i%2 == 0 {
 			break
+		}
+		if grown && i%2 == 1 {
+			before = append(before, append(bytes.Clone(b.Bytes()), tail...))
+			fmt.Fprintf(&b, `,{"role":"assistant","content":"%s"}`, rig.Answer)
+			continue
 		}
 		fmt.Fprintf(&b, `,{"role":"%s","content":"%s%s"}`, role, mark, text(r, max(20, min(room, 900+r.IntN(600)))))
 	}
 	b.WriteString(last)
 	b.WriteString(tail)
-	return b.Bytes(), nil
+	return b.Bytes(), before, nil
 }
 
 var vocabulary = strings.Fields(`the a of to and in that it is was for on with as at by from or an be this which claim policy

@@ -16,7 +16,7 @@ import (
 func TestMakeBody(t *testing.T) {
 	for _, size := range []int{1024, 4000, 30 << 10} {
 		for _, fresh := range []string{"turn", "all"} {
-			body, err := makeBody(size, 3, fresh, true)
+			body, _, err := makeBody(size, 3, fresh, true)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,8 @@ type worker struct {
 	o      *order
 	addr   string
 	req    []byte
-	at     []int // slots in req
+	before [][]byte // requests to be sent once, first
+	at     []int    // slots in req
 	bodyAt int
 	calls  uint64
 	number uint64 // of the connection
@@ -35,21 +36,45 @@ type worker struct {
 }
 
 func newWorker(o *order, i int) (*worker, error) {
-	body, err := makeBody(o.size, i, o.fresh, o.stream)
+	body, before, err := makeBody(o.size, i, o.fresh, o.stream)
 	if err != nil {
 		return nil, err
 	}
+	w := &worker{o: o, addr: o.target.Host, number: uint64(i)}
+	for _, b := range before {
+		req, _ := w.request(b)
+		w.before = append(w.before, req)
+	}
+	w.req, w.bodyAt = w.request(body)
+	w.at = slots(w.req)
+	return w, nil
+}
+
+// request puts the head in front of a body and says where the body starts.
+func (w *worker) request(body []byte) (req []byte, at int) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", o.target.RequestURI(), o.target.Host, len(body))
-	for _, h := range o.headers {
+	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", w.o.target.RequestURI(), w.o.target.Host, len(body))
+	for _, h := range w.o.headers {
 		b.WriteString(h + "\r\n")
 	}
 	b.WriteString("\r\n")
-	w := &worker{o: o, addr: o.target.Host, bodyAt: b.Len(), number: uint64(i)}
+	at = b.Len()
 	b.Write(body)
-	w.req = b.Bytes()
-	w.at = slots(w.req)
-	return w, nil
+	return b.Bytes(), at
+}
+
+// grow sends the requests that led to the conversation. What goes wrong here shows in the calls that count.
+func (w *worker) grow() {
+	req, at := w.req, w.at
+	defer func() { w.req, w.at = req, at }()
+	w.at = nil
+	for _, b := range w.before {
+		w.req = b
+		if err := w.call(time.Now(), false, false); err != nil {
+			w.hangUp()
+			return
+		}
+	}
 }
 
 func (w *worker) body() []byte { return w.req[w.bodyAt:] }
@@ -57,6 +82,7 @@ func (w *worker) body() []byte { return w.req[w.bodyAt:] }
 // loop calls until ctx ends or the calls are used up. Calls that start before from do not count.
 func (w *worker) loop(ctx context.Context, next func() time.Time, from time.Time, calls *atomic.Int64) {
 	defer w.hangUp()
+	w.grow()
 	failed := 0
 	for failed < patience {
 		start := time.Now()

@@ -15,10 +15,11 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fairleadhq/fairlead/bench/internal/rig"
 )
 
 // A mock answers requests.
@@ -76,12 +77,9 @@ func (m *mock) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, answer)
 }
 
-// words fills answers.
-const words = "A harbour pilot steps aboard where the channel narrows and leaves where it opens. "
-
 func whole(id string) string {
 	return `{"id":"` + id + `","object":"chat.completion","created":1760000000,"model":"gpt-4o-mini-2024-07-18",` +
-		`"choices":[{"index":0,"message":{"role":"assistant","content":"` + strings.Repeat(words, 6) +
+		`"choices":[{"index":0,"message":{"role":"assistant","content":"` + rig.Answer +
 		`","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":190,` +
 		`"completion_tokens":96,"total_tokens":286,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},` +
 		`"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0}},"service_tier":"default",` +
