@@ -140,6 +140,11 @@ func (g *Gateway) Set(s Settings) error {
 		providers[name] = p
 		names = append(names, name)
 	}
+	for name, p := range providers {
+		if f, ok := providers[p.Fallback]; p.Fallback != "" && (!ok || f.Dialect != p.Dialect) {
+			return fmt.Errorf("provider %s: its fallback %q is not a provider of the dialect %s", name, p.Fallback, p.Dialect)
+		}
+	}
 	// A path without a provider's name goes to the provider that is named like its dialect, else to the first.
 	sort.Strings(names)
 	s.Providers, s.byDialect = providers, map[string]*Provider{}

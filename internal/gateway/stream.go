@@ -92,25 +92,21 @@ func (s *streaming) take(chunk []byte) error {
 	before := len(s.raw)
 	s.raw = append(s.raw, chunk...)
 	free := s.released // never a part of an event: more of it may carry the end
-	if s.reader == nil {
-		free = len(s.raw)
-	} else {
-		at := before - len(s.framer.Rest())
-		err := s.framer.Push(chunk, func(ev wire.Event) error {
-			at += len(ev.Raw)
-			if !s.held && s.reader.Event(ev) {
-				s.held = true
-			} else if s.held {
-				s.reader.Event(ev)
-			}
-			if !s.held {
-				free = at
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+	at := before - len(s.framer.Rest())
+	err := s.framer.Push(chunk, func(ev wire.Event) error {
+		if s.reader == nil {
+			free = at // nobody can tell which event is the end: each waits for the next
+		} else if s.reader.Event(ev) {
+			s.held = true
 		}
+		at += len(ev.Raw)
+		if s.reader != nil && !s.held {
+			free = at
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if free > s.released {
 		if err := s.release(free); err != nil {
