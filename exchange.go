@@ -91,7 +91,9 @@ type Answer struct {
 	Reasoning string
 	Refusal   string
 	ToolCalls []ToolCall
-	Usage     Usage
+	// Items are ids by which a later request may refer to parts of the answer instead of resending them.
+	Items []string
+	Usage Usage
 	// ErrorType is set when the provider answered with an error of its own, in its own words.
 	ErrorType string
 	// Complete reports that the answer reached its proper end.

@@ -36,8 +36,8 @@ func (anthropic) Read(rt Route, body []byte) (fairlead.Exchange, error) {
 		return fairlead.Exchange{}, err
 	}
 	var r reader
-	var f [8]wire.Value
-	pick(v, f[:], "model", "stream", "messages", "system", "tools", "metadata", "mcp_servers", "container")
+	var f [9]wire.Value
+	pick(v, f[:], "model", "stream", "messages", "system", "tools", "metadata", "mcp_servers", "container", "thread")
 	container := f[7]
 	r.settings(f[0], f[1])
 	r.messages("messages", f[2], r.anthropicMessage)
@@ -55,6 +55,7 @@ func (anthropic) Read(rt Route, body []byte) (fairlead.Exchange, error) {
 		container = container.Get("id")
 	}
 	r.state("container", container)
+	r.state("thread.previous_message_id", f[8].Get("previous_message_id")) // a conversation that the provider keeps
 	return r.result(rt.Op)
 }
 

@@ -105,6 +105,9 @@ func (r *reader) action(m *fairlead.Message, item, id wire.Value, name string, a
 	p.CallID, p.Name = id.Text(), name
 }
 
+// maxItems is how many items of one answer can be referred to later.
+const maxItems = 256
+
 // responsesAnswer reads a whole response, in a body of its own or in the event that ends a stream.
 func responsesAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
 	var f [7]wire.Value
@@ -127,6 +130,9 @@ func responsesAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
 		var m fairlead.Message
 		r.responsesItem(&m, item)
 		b.add(body, m.Parts)
+		if id := item.Get("id").Text(); id != "" && len(b.Items) < maxItems {
+			b.Items = append(b.Items, id)
+		}
 	}
 	return b.answer(), r.err
 }

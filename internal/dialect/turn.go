@@ -57,6 +57,44 @@ func RequestTurn(dst []byte, body []byte, msgs ...fairlead.Message) []byte {
 	return dst
 }
 
+// Canonical appends what a message of a request says, however a client spells it: as a string or as blocks, with cache
+// marks or without, escaped this way or that. Reasoning is left out, because clients drop it. What is not text is taken
+// as its bytes.
+func Canonical(dst []byte, body []byte, m fairlead.Message) []byte {
+	dst = append(append(dst, "role "...), m.Role...)
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		v := wire.Root(body[p.Span.Start:p.Span.End])
+		switch {
+		case p.Kind == fairlead.PartReasoning:
+		case p.Kind == fairlead.PartToolCall:
+			dst = wire.AppendQuote(append(dst, "\ncall "...), p.CallID)
+			dst = wire.AppendQuote(append(dst, ' '), p.Name)
+			dst = appendArguments(append(dst, ' '), arguments(v))
+		case v.Kind() == '"' || p.Kind == fairlead.PartToolResult && onlyText(v):
+			dst = append(append(append(dst, '\n'), p.Kind...), ' ')
+			dst = wire.AppendQuote(append(wire.AppendQuote(dst, p.CallID), ' '), PartText(body, *p))
+		default:
+			dst = append(append(append(dst, "\nraw "...), p.Kind...), ' ')
+			dst = wire.AppendQuote(append(wire.AppendQuote(dst, p.CallID), ' '), string(v.Raw()))
+		}
+	}
+	return dst
+}
+
+// onlyText reports whether v is a list of text blocks.
+func onlyText(v wire.Value) bool {
+	if v.Kind() != '[' {
+		return false
+	}
+	for e := range v.Elements() {
+		if e.Get("type").Text() != "text" || e.Get("text").Kind() != '"' {
+			return false
+		}
+	}
+	return true
+}
+
 // Run returns how many messages at the start of msgs speak for the assistant without interruption. In the Responses API
 // one answer comes back as several items: reasoning, messages and calls.
 func Run(msgs []fairlead.Message) int {

@@ -25,6 +25,33 @@ type Request struct {
 	Conversation, Trace string
 	// Proven is that of what the request was linked to. It matters to Learn only.
 	Proven bool
+
+	// canon are the states of the conversation by what its messages say, as far as they were needed.
+	canon []fairlead.Digest
+}
+
+// canonical gives the states of the conversation by what the messages say. The first known of them say what an earlier
+// prompt of the state base said.
+func (r *Request) canonical(known int, base fairlead.Digest) []fairlead.Digest {
+	if r.canon != nil {
+		return r.canon
+	}
+	msgs := r.Exchange.Messages
+	r.canon = make([]fairlead.Digest, len(msgs))
+	if known > 0 {
+		r.canon[known-1] = base
+	}
+	var buf []byte
+	var link [64]byte
+	copy(link[:], base[:])
+	for i := known; i < len(msgs); i++ {
+		buf = dialect.Canonical(buf[:0], r.Body, msgs[i])
+		h := sha256.Sum256(buf)
+		copy(link[32:], h[:])
+		r.canon[i] = sha256.Sum256(link[:])
+		copy(link[:], r.canon[i][:])
+	}
+	return r.canon
 }
 
 // Linked is what a request was found to follow from.
@@ -55,6 +82,7 @@ type call struct {
 	id                  fairlead.ID
 	scope               int64
 	turn                fairlead.Digest // SHA-256 of the answer's canonical turn; zero when there was none
+	canon               fairlead.Digest // state of its prompt by what the messages say
 	proven              bool            // its prompt held an answer of ours, which only its own client could know
 	conversation, trace string
 }
@@ -68,6 +96,7 @@ type key struct {
 // Kinds of key.
 const (
 	byState    = 's' // calls whose whole prompt has this state
+	bySaying   = 'c' // calls whose whole prompt says the same
 	byToolCall = 't' // calls whose answer asked for a tool under this call id
 	byResponse = 'r' // calls whose answer has this provider id
 )
@@ -121,10 +150,15 @@ func (l *Linker) Learn(r *Request, id fairlead.ID, scope int64, answer *fairlead
 	if answer != nil {
 		c.turn = sha256.Sum256(dialect.Turn(nil, answer))
 	}
+	n := len(r.Chain.States)
+	if n > 0 && r.Exchange != nil {
+		c.canon = r.canonical(0, fairlead.Digest{})[n-1]
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := len(r.Chain.States); n > 0 {
+	if n > 0 {
 		l.add(key{d, byState, r.Chain.States[n-1]}, c)
+		l.add(key{d, bySaying, c.canon}, c)
 	}
 	if answer == nil {
 		return
@@ -137,16 +171,29 @@ func (l *Linker) Learn(r *Request, id fairlead.ID, scope int64, answer *fairlead
 	if answer.ID != "" {
 		l.add(key{d, byResponse, textHash(answer.ID)}, c)
 	}
+	for _, id := range answer.Items {
+		l.add(key{d, byResponse, textHash(id)}, c)
+	}
 }
 
 // Link says what a request follows from.
 func (l *Linker) Link(r *Request) Linked {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var out Linked
 	d := r.Domain.hash()
+	l.mu.Lock()
+	known, base := 0, fairlead.Digest{}
+	if i, list := l.longest(d, byState, r.Chain.States); i > 0 {
+		known, base = i, list[0].canon
+	}
+	l.mu.Unlock()
+	r.canonical(known, base) // takes a while for what was never seen; others need not wait
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.state(r, d, &out)
-	l.prefix(r, d, &out)
+	if len(out.Links) == 0 {
+		// With state at the provider the messages are only what is new: the same few words prove nothing.
+		l.prefix(r, d, &out)
+	}
 	msgs := r.Exchange.Messages
 	l.toolResults(r, d, msgs[out.Known+out.Returned:], &out)
 	// What is left of the assistant's turns came from somewhere else.
@@ -181,48 +228,59 @@ func (l *Linker) state(r *Request, d [16]byte, out *Linked) {
 		}
 		c := list[len(list)-1]
 		out.link(fairlead.RelRefers, c.id, fairlead.Derived)
-		out.Scope = c.scope
+		out.Scope, out.Proven = c.scope, true // the id was in our answer, and nowhere else
 	}
 }
 
-// prefix looks for the longest beginning of the conversation that was the prompt of an earlier call.
+// prefix looks for the longest beginning of the conversation that was the prompt of an earlier call, by what it says:
+// clients move cache marks about, and write the same text as a string or as blocks.
 func (l *Linker) prefix(r *Request, d [16]byte, out *Linked) {
-	msgs, states := r.Exchange.Messages, r.Chain.States
-	n := len(msgs)
+	if i, list := l.longest(d, bySaying, r.canon); i > 0 {
+		l.follow(r, i, list, out)
+	}
+}
+
+// longest gives the longest beginning with a known state, and the calls that had it: one that leaves something to
+// follow, else the whole.
+func (l *Linker) longest(d [16]byte, kind byte, states []fairlead.Digest) (int, []call) {
+	n := len(states)
 	for i := n - 1; i > 0; i-- {
-		list := l.get(key{d, byState, states[i-1]})
-		if len(list) == 0 {
-			continue
+		if list := l.get(key{d, kind, states[i-1]}); len(list) > 0 {
+			return i, list
 		}
-		out.Known = i
-		run := dialect.Run(msgs[i:])
-		if run == 0 {
-			// Something was added to a prompt without its answer.
-			l.resends(r, list, out)
-			return
-		}
-		turn := fairlead.Digest(sha256.Sum256(dialect.RequestTurn(nil, r.Body, msgs[i:i+run]...)))
-		var fit []call
-		for _, c := range list {
-			if c.turn == turn {
-				fit = append(fit, c)
-			}
-		}
-		if len(fit) == 0 {
-			// The prompt is known, but this is not what we answered.
-			l.resends(r, list, out)
-			return
-		}
-		out.Returned = run
-		l.continues(r, fit, out)
-		return
 	}
 	if n > 0 {
-		if list := l.get(key{d, byState, states[n-1]}); len(list) > 0 {
-			out.Known = n
-			l.resends(r, list, out)
+		if list := l.get(key{d, kind, states[n-1]}); len(list) > 0 {
+			return n, list
 		}
 	}
+	return 0, nil
+}
+
+// follow links a request whose first known messages were the prompt of the calls in list.
+func (l *Linker) follow(r *Request, known int, list []call, out *Linked) {
+	msgs := r.Exchange.Messages
+	out.Known = known
+	run := dialect.Run(msgs[known:])
+	if run == 0 {
+		// The same prompt, or something added to it without its answer.
+		l.resends(r, list, out)
+		return
+	}
+	turn := fairlead.Digest(sha256.Sum256(dialect.RequestTurn(nil, r.Body, msgs[known:known+run]...)))
+	var fit []call
+	for _, c := range list {
+		if c.turn == turn {
+			fit = append(fit, c)
+		}
+	}
+	if len(fit) == 0 {
+		// The prompt is known, but this is not what we answered.
+		l.resends(r, list, out)
+		return
+	}
+	out.Returned = run
+	l.continues(r, fit, out)
 }
 
 // narrow keeps the calls that agree with what the caller declares, if any do.

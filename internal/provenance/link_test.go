@@ -84,6 +84,56 @@ func TestManyParents(t *testing.T) {
 	}
 }
 
+// TestOtherSpellingsContinue: what a message says counts, not how a client writes it.
+func TestOtherSpellingsContinue(t *testing.T) {
+	first := `{"role":"user","content":[{"type":"text","text":"h\u0069","cache_control":{"type":"ephemeral"}}]}`
+	for name, c := range map[string]struct{ again, want string }{
+		"same":            {first, "continues 1 derived"},
+		"string":          {say("user", "hi"), "continues 1 derived"},
+		"without a mark":  {`{"role":"user","content":[{"type":"text","text":"hi"}]}`, "continues 1 derived"},
+		"another text":    {say("user", "hi!"), ""},
+		"another role":    {say("system", "hi"), ""},
+		"an image beside": {`{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:,"}}]}`, ""},
+	} {
+		l := NewLinker()
+		l.Learn(request(t, app, first), id(1), 7, &fairlead.Answer{Text: "yes"})
+		got := l.Link(request(t, app, c.again, say("assistant", "yes"), say("user", "go on")))
+		if show(got) != c.want || (got.Scope == 7) != (c.want != "") {
+			t.Errorf("%s: scope %d: %q, want %q", name, got.Scope, show(got), c.want)
+		}
+	}
+}
+
+// TestItemsOfAnAnswerAreReferredTo: a request may name parts of an answer instead of resending them.
+func TestItemsOfAnAnswerAreReferredTo(t *testing.T) {
+	l := NewLinker()
+	l.Learn(request(t, app, say("user", "hi")), id(1), 7, &fairlead.Answer{ID: "resp_1", Text: "yes", Items: []string{"msg_1", "msg_2"}})
+	for ref, want := range map[string]string{"resp_1": "refers 1 derived", "msg_2": "refers 1 derived", "msg_3": ""} {
+		r := request(t, app, say("user", "go on"))
+		r.Exchange.State = []fairlead.StateRef{{Field: "item_reference", Value: ref}}
+		if got := l.Link(r); show(got) != want || (len(got.Unresolved) == 0) != (want != "") {
+			t.Errorf("%s: %q, want %q; unresolved %v", ref, show(got), want, got.Unresolved)
+		}
+	}
+}
+
+// TestAPromptWithOurAnswerInItIsTheSameConversation, and one without is not: anybody may ask the same first question.
+func TestAPromptWithOurAnswerInItIsTheSameConversation(t *testing.T) {
+	l := NewLinker()
+	one := request(t, app, say("user", "hi"))
+	l.Learn(one, id(1), 7, &fairlead.Answer{Text: "yes"})
+	if got := l.Link(request(t, app, say("user", "hi"))); got.Scope != 0 || show(got) != "resends 1 derived" {
+		t.Errorf("a stranger's same question: scope %d: %s", got.Scope, show(got))
+	}
+	two := request(t, app, say("user", "hi"), say("assistant", "yes"), say("user", "go on"))
+	two.Proven = l.Link(two).Proven
+	l.Learn(two, id(2), 7, &fairlead.Answer{Text: "no"})
+	edited := l.Link(request(t, app, say("user", "hi"), say("assistant", "yes"), say("user", "go on"), say("assistant", "NO"), say("user", "so?")))
+	if edited.Scope != 7 || show(edited) != "resends 2 derived" || edited.Declared != 1 {
+		t.Errorf("an edited last answer: scope %d, %d declared: %s", edited.Scope, edited.Declared, show(edited))
+	}
+}
+
 func TestManyToolResultsAreBounded(t *testing.T) {
 	l := NewLinker()
 	messages := []string{say("user", "hi")}
