@@ -458,9 +458,9 @@ func TestDiscovery(t *testing.T) {
 	}
 	serve := func(path string, h http.HandlerFunc) { mux.HandleFunc(path, h) }
 	serve("/keys", func(w http.ResponseWriter, r *http.Request) { w.Write(set) })
-	serve("/here", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/keys", 302) })
-	serve("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, 302) })
-	serve("/round", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/round", 302) })
+	serve("/here", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/keys", http.StatusFound) })
+	serve("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) })
+	serve("/round", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/round", http.StatusFound) })
 	serve("/html", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") })
 	serve("/endless", func(w http.ResponseWriter, r *http.Request) {
 		chunk := make([]byte, 64<<10)

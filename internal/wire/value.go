@@ -241,9 +241,9 @@ func unescape(raw []byte) (r rune, n int) {
 		return '\r', 2
 	case 't':
 		return '\t', 2
+	case 'u': // below
 	default:
 		return rune(b), 2
-	case 'u':
 	}
 	r, ok := hex4(raw, 2)
 	if !ok {
