@@ -30,11 +30,8 @@ func openFolder(ctx context.Context, env *Env, data, keys string, needKeys bool)
 		return nil, err
 	}
 	r, err := ledger.OpenReader(dir, keysDir)
-	if errors.Is(err, ledger.ErrNoLedger) {
-		return nil, unusable(err, "name the folder with --data DIR; \"fairlead demo\" and \"fairlead serve\" print theirs")
-	}
 	if err != nil {
-		return nil, unusable(err)
+		return nil, readerError(err)
 	}
 	f := &folder{Reader: r}
 	if f.views, err = ledger.OpenViews(r); err == nil {
@@ -48,6 +45,14 @@ func openFolder(ctx context.Context, env *Env, data, keys string, needKeys bool)
 		return nil, unusable(fmt.Errorf("reading the ledger: %w", err), "run fairlead verify log: it says what is wrong and where")
 	}
 	return f, nil
+}
+
+// readerError adds to an error of ledger.OpenReader what to do about it.
+func readerError(err error) error {
+	if errors.Is(err, ledger.ErrNoLedger) {
+		return unusable(err, "name the folder with --data DIR; \"fairlead demo\" and \"fairlead serve\" print theirs")
+	}
+	return unusable(err)
 }
 
 func (f *folder) close() {

@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // The exit codes, explained to the user by "fairlead help exit-codes".
@@ -224,10 +226,29 @@ func jsonFlag(fs *flag.FlagSet) *bool {
 
 // writeJSON prints v for a program to read: indented, without HTML escapes.
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(printableJSON(b.Bytes()))
+	return err
+}
+
+// printableJSON returns JSON that says the same and can be shown by a terminal: what [printable] escapes stands in
+// strings only, where JSON has an escape for it too.
+func printableJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if r != '\n' && unprintable(r) {
+			out = fmt.Appendf(out, `\u%04x`, r)
+			continue
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return out
 }
 
 // printable returns s with everything escaped that could move a terminal's cursor, change its colours or reorder its
@@ -236,17 +257,21 @@ func printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		switch {
-		case r == '\n' || r == '\t':
+		case r == '\n' || r == '\t' || !unprintable(r):
 			b.WriteRune(r)
-		case r < ' ' || r >= 0x7f && r < 0xa0:
+		case r < 0xa0:
 			fmt.Fprintf(&b, `\x%02x`, r)
-		case r == 0xfffd || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2060 && r <= 0x206f || r == 0xfeff:
-			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			b.WriteRune(r)
+			fmt.Fprintf(&b, `\u%04x`, r)
 		}
 	}
 	return b.String()
+}
+
+// unprintable reports whether a terminal may obey r instead of showing it.
+func unprintable(r rune) bool {
+	return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0xfffd || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e ||
+		r >= 0x2060 && r <= 0x206f || r == 0xfeff
 }
 
 // nearest returns the candidate that name was most likely meant to be, or "". Its time is bounded by the number of

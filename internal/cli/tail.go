@@ -134,7 +134,7 @@ func tailLine(ctx context.Context, f *folder, w io.Writer, seq int64, b []byte, 
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s\n", line)
+		_, err = fmt.Fprintf(w, "%s\n", printableJSON(line))
 		return err
 	}
 	e, err := verify.ParseEnvelope(b)

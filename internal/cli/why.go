@@ -105,7 +105,11 @@ func printWhy(w io.Writer, e *provenance.Explanation) error {
 	if c.Answered != "" && c.Answered != c.Model {
 		answered = ", answered by " + c.Answered
 	}
-	t.line(false, "model  %s at %s%s", c.Model, c.Provider, answered)
+	model := c.Model
+	if model == "" {
+		model = "unknown"
+	}
+	t.line(false, "model  %s at %s%s", model, c.Provider, answered)
 	printCauses(t, e)
 	if e.Sealed != "" {
 		t.line(true, "content not shown: %s", e.Sealed)

@@ -61,6 +61,7 @@ type Ledger struct {
 	// Owned by the writer goroutine.
 	tree      tree
 	unsure    bool // the last commit failed; look at the disk before the next
+	doubt     tree // what the tree is if it took effect all the same
 	open      map[fairlead.ID]int64
 	lastTime  time.Time
 	scratch   []byte

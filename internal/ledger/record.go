@@ -147,32 +147,30 @@ const (
 
 // record opens blob id. All blobs of one rebuild belong to one scope, or to its application's shared scope.
 func (b *rebuilder) record(id int64) (*record, *Scope, error) {
-	if r := b.records[id]; r != nil {
-		return r, b.scopes[id], nil
+	rec, scope := b.records[id], b.scopes[id]
+	if rec == nil {
+		scopeID, data, err := b.v.r.blob(b.ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		if scope, err = b.v.Scope(b.ctx, scopeID); err != nil {
+			return nil, nil, err
+		}
+		plain, err := openSealed(scope, id, data)
+		if err != nil {
+			return nil, nil, err
+		}
+		if rec, err = parseRecord(id, plain); err != nil {
+			return nil, nil, fmt.Errorf("blob %d: %w", id, err)
+		}
+		b.records[id], b.scopes[id] = rec, scope
 	}
-	scopeID, data, err := b.v.r.blob(b.ctx, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	scope, err := b.v.Scope(b.ctx, scopeID)
-	if err != nil {
-		return nil, nil, err
-	}
-	if b.scopes == nil {
-		b.scopes = map[int64]*Scope{}
+	if b.scope == 0 {
 		b.scope, b.app = scope.ID, scope.appID()
-	} else if scope.ID != b.scope && scope.ID != b.app {
+	}
+	if scope.ID != b.scope && scope.ID != b.app {
 		return nil, nil, fmt.Errorf("blob %d is of another scope", id)
 	}
-	plain, err := openSealed(scope, id, data)
-	if err != nil {
-		return nil, nil, err
-	}
-	rec, err := parseRecord(id, plain)
-	if err != nil {
-		return nil, nil, fmt.Errorf("blob %d: %w", id, err)
-	}
-	b.records[id], b.scopes[id] = rec, scope
 	return rec, scope, nil
 }
 

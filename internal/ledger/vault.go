@@ -388,7 +388,29 @@ type Opened struct {
 
 // Open gives back the exact bytes of content, and the names that stand with it. It checks them against the address.
 func (v *Vault) Open(ctx context.Context, c fairlead.Content) (Opened, error) {
-	b := rebuilder{v: v, ctx: ctx, records: map[int64]*record{}}
+	return v.Opener().Open(ctx, c)
+}
+
+// An Opener opens many contents in a row and remembers for a while what they have in common. It is not safe for
+// concurrent use.
+type Opener struct{ b rebuilder }
+
+// Opener gives an opener.
+func (v *Vault) Opener() *Opener {
+	return &Opener{rebuilder{v: v, records: map[int64]*record{}, scopes: map[int64]*Scope{}}}
+}
+
+// maxOpened bounds the records that an opener remembers.
+const maxOpened = 4096
+
+// Open is [Vault.Open].
+func (o *Opener) Open(ctx context.Context, c fairlead.Content) (Opened, error) {
+	b := &o.b
+	if len(b.records) > maxOpened {
+		clear(b.records)
+		clear(b.scopes)
+	}
+	b.ctx, b.scope, b.app, b.work, b.depth = ctx, 0, 0, 0, 0
 	rec, scope, err := b.record(c.Blob)
 	if err != nil {
 		return Opened{}, err

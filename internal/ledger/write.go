@@ -120,6 +120,9 @@ func (l *Ledger) settle() error {
 	if err != nil {
 		return fmt.Errorf("the ledger's head cannot be read: %w", err)
 	}
+	if size == l.doubt.edge.Size() && root == l.doubt.edge.Root() {
+		l.tree = l.doubt // it took effect after all, though nobody could be told
+	}
 	if size != l.tree.edge.Size() || root != l.tree.edge.Root() {
 		err := fmt.Errorf("the ledger's head on disk (%d events) is not the one that was written (%d): somebody else writes to this folder", size, l.tree.edge.Size())
 		l.failed.Store(&err)
@@ -184,7 +187,7 @@ func (l *Ledger) try(batch []*Pending) error {
 		l.tree = next
 		// Failed but persisted: the head on disk is the new one, and so the batch is recorded.
 		if len(l.envelopes) == 0 || !l.persisted() {
-			l.tree = before
+			l.tree, l.doubt = before, next
 			return fmt.Errorf("recording failed: %w", err)
 		}
 		err = nil

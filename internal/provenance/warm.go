@@ -23,6 +23,7 @@ func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err err
 		return 0, err
 	}
 	intents := map[fairlead.ID]*verify.Envelope{}
+	opener := r.Vault().Opener() // a conversation's calls have most of their content in common
 	err = r.Events(ctx, max(0, size-warmEvents), func(_ int64, b []byte) error {
 		e, err := verify.ParseEnvelope(b)
 		if err != nil {
@@ -37,7 +38,7 @@ func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err err
 				return nil
 			}
 			delete(intents, intent.ID)
-			if err := l.relearn(ctx, r.Vault(), intent, e); err != nil {
+			if err := l.relearn(ctx, r.Vault(), opener, intent, e); err != nil {
 				// Erased or damaged content is for verify to report; here it only links nothing.
 				return ctx.Err()
 			}
@@ -50,8 +51,8 @@ func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err err
 
 var errUnread = errors.New("the call was not read when it was made")
 
-func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, intent, outcome *verify.Envelope) error {
-	c, err := Open(ctx, v, intent, outcome)
+func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, o opener, intent, outcome *verify.Envelope) error {
+	c, err := Open(ctx, o, intent, outcome)
 	if err != nil {
 		return err
 	}
@@ -82,8 +83,13 @@ type OpenCall struct {
 	Answer            *fairlead.Answer // nil when there was none, or none that is to be believed
 }
 
+// An opener opens content: a vault, or for many calls in a row its opener.
+type opener interface {
+	Open(ctx context.Context, c fairlead.Content) (ledger.Opened, error)
+}
+
 // Open opens the content of a call and reads it in its dialect. outcome may be nil.
-func Open(ctx context.Context, v *ledger.Vault, intent, outcome *verify.Envelope) (*OpenCall, error) {
+func Open(ctx context.Context, v opener, intent, outcome *verify.Envelope) (*OpenCall, error) {
 	d, ok := dialect.Lookup(intent.Text("fairlead.dialect"))
 	method, path, _ := strings.Cut(intent.Text("fairlead.route"), " ")
 	if !ok || path == "" || len(intent.Content) == 0 || intent.Text("fairlead.unread") != "" {
