@@ -288,8 +288,13 @@ func (s *server) shutdown(servers []*http.Server) {
 				s.log.Warn("calls that did not end in time are cut off; their outcome is recorded", "err", err)
 			}
 			srv.Close()
-			time.Sleep(200 * time.Millisecond) // their handlers record what they released
 		}
+	}
+	// The handlers of calls that were cut off record what they released.
+	last, done := context.WithTimeout(context.Background(), 10*time.Second)
+	defer done()
+	if err := s.gateway.Wait(last); err != nil {
+		s.log.Error("calls are still under way; their outcome will be unknown", "err", err)
 	}
 }
 

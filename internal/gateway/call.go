@@ -65,6 +65,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.notFound(s, w, r, err)
 		return
 	}
+	g.underWay.Add(1)
+	defer g.underWay.Done()
 	g.conf.Metrics.inFlight.Inc()
 	defer g.conf.Metrics.inFlight.Dec()
 	c := &call{g: g, s: s, w: w, r: r, start: g.now(), target: t}

@@ -13,6 +13,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"net/url"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,6 +86,7 @@ type Gateway struct {
 	settings  atomic.Pointer[Settings]
 	transport http.RoundTripper
 	gaps      gaps
+	underWay  sync.WaitGroup
 	now       func() time.Time
 }
 
@@ -156,6 +159,21 @@ func (g *Gateway) Set(s Settings) error {
 	}
 	g.settings.Store(&s)
 	return nil
+}
+
+// Wait waits until no call is under way, or until ctx ends. No call may begin meanwhile.
+func (g *Gateway) Wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		g.underWay.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Metrics are the gateway's counters.
