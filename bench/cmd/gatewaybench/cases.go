@@ -29,7 +29,7 @@ var cases = []benchCase{
 	{name: "1 KB, 1 connection", args: []string{"-c", "1"}},
 	{name: "1 KB, 16 connections", args: []string{"-c", "16"}},
 	{name: "1 KB, 64 connections", args: []string{"-c", "64"}},
-	{name: "30 KB conversation resent, 64 connections", args: []string{"-c", "64", "-bytes", "30720"}},
+	{name: "30 KB conversation resent, 64 connections", args: []string{"-c", "64", "-bytes", "30720", "-warmup", "3s"}},
 	{name: "30 KB never seen, 64 connections", args: []string{"-c", "64", "-bytes", "30720", "-fresh", "all"}},
 	{name: "1 KB, 300 calls/s", args: []string{"-c", "16", "-rate", "300"}, quiet: true},
 	{name: "stream, 1 connection", args: []string{"-c", "1", "-stream"}, stream: true},
