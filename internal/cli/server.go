@@ -133,7 +133,7 @@ func (s *server) resolver(c *Config) (*identity.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := identity.Config{Pseudonyms: p, Keys: s.ring}
+	conf := identity.Config{Pseudonyms: p, Keys: s.ring, Tenant: c.Tenant}
 	for _, i := range c.Identity.Issuers {
 		conf.Issuers = append(conf.Issuers, identity.Issuer{URL: i.Issuer, Audience: i.Audience, JWKSURL: i.JWKSURL})
 	}

@@ -39,6 +39,8 @@ type Config struct {
 	Pseudonyms *Pseudonyms
 	// Keys are the live virtual keys. Nil: there are none, and every key of ours is unknown.
 	Keys *Ring
+	// Tenant is that of requests without a virtual key. Empty: fairlead.DefaultTenant.
+	Tenant string
 	// Issuers are those whose subject tokens are believed. Empty: a request that carries one is refused.
 	Issuers []Issuer
 	// Client fetches the issuers' keys; of it, the transport and the timeout are used. Nil: the default transport and
@@ -51,6 +53,7 @@ type Resolver struct {
 	pseudonyms *Pseudonyms
 	keys       *Ring
 	tokens     *verifier
+	tenant     string
 }
 
 // New checks the configuration. It contacts nobody.
@@ -65,7 +68,10 @@ func New(c Config) (*Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Resolver{pseudonyms: c.Pseudonyms, keys: c.Keys, tokens: v}, nil
+	if c.Tenant == "" {
+		c.Tenant = fairlead.DefaultTenant
+	}
+	return &Resolver{pseudonyms: c.Pseudonyms, keys: c.Keys, tokens: v, tenant: c.Tenant}, nil
 }
 
 // CheckIssuers fetches the keys of every issuer, unless that was done within the last 30 seconds, and gives what went
@@ -117,21 +123,23 @@ type Identity struct {
 	Conflict string
 	// Ignored are declarations that could not be read, as sentences without content. They may stand in an envelope.
 	Ignored []string
+
+	tenant string // of requests without a virtual key
 }
 
-// Tenant gives the tenant of the virtual key, or the default one.
+// Tenant gives the tenant of the virtual key, or that of requests without one.
 func (id *Identity) Tenant() string {
 	if id.Key != nil && id.Key.Tenant != "" {
 		return id.Key.Tenant
 	}
-	return fairlead.DefaultTenant
+	return id.tenant
 }
 
 // Resolve reads h (names in canonical form), q and x, which may be nil, and changes none of them. Every error is an
 // [*Error]; the request must then be refused. Only an unknown signing key of an issuer makes it wait, at most 10
 // seconds and no longer than ctx.
 func (r *Resolver) Resolve(ctx context.Context, h http.Header, q url.Values, x *fairlead.Exchange) (Identity, error) {
-	var id Identity
+	id := Identity{tenant: r.tenant}
 	id.Credential = FindCredential(h, q)
 	if err := r.app(&id); err != nil {
 		return Identity{}, err

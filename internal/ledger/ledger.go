@@ -30,7 +30,9 @@ type Config struct {
 	Keys string // keys folder, which must not be inside Dir
 	// Origin names a new log; a random name by default. An existing log keeps its name.
 	Origin string
-	Tenant string // fairlead.DefaultTenant by default
+	// Tenant is what new facts are recorded under: by default what the folder was last opened with, or
+	// fairlead.DefaultTenant.
+	Tenant string
 	// Checkpoint is how often a head is signed when there are new events; a second by default.
 	Checkpoint time.Duration
 	// Program is the version of the program, for the record.
@@ -95,9 +97,6 @@ func Open(ctx context.Context, c Config) (_ *Ledger, err error) {
 	if c.Checkpoint <= 0 {
 		c.Checkpoint = time.Second
 	}
-	if c.Tenant == "" {
-		c.Tenant = fairlead.DefaultTenant
-	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -120,6 +119,9 @@ func Open(ctx context.Context, c Config) (_ *Ledger, err error) {
 		}
 	}()
 	if err := l.openReader(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.setTenant(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.load(ctx); err != nil {
@@ -185,6 +187,26 @@ func (l *Ledger) openReader(ctx context.Context) error {
 	}
 	return db.Write(func(c *sqlite.Conn) error {
 		return sqlitex.Execute(c, "insert into meta(name, value) values('origin', ?)", &sqlitex.ExecOptions{Args: []any{l.origin}})
+	})
+}
+
+// setTenant remembers the tenant for those who open the folder without a configuration.
+func (l *Ledger) setTenant(ctx context.Context) error {
+	kept, err := l.meta(ctx, "tenant")
+	if err != nil {
+		return err
+	}
+	if l.conf.Tenant == "" {
+		l.conf.Tenant = kept
+	}
+	if l.conf.Tenant == "" {
+		l.conf.Tenant = fairlead.DefaultTenant
+	}
+	if l.conf.Tenant == kept {
+		return nil
+	}
+	return l.db.Write(func(c *sqlite.Conn) error {
+		return sqlitex.Execute(c, "insert or replace into meta(name, value) values('tenant', ?)", &sqlitex.ExecOptions{Args: []any{l.conf.Tenant}})
 	})
 }
 

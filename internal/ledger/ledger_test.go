@@ -321,3 +321,20 @@ func setPages(l *Ledger, n int) error {
 		return sqlitex.ExecuteTransient(l.db.Writer(), fmt.Sprintf("pragma max_page_count=%d", n), nil)
 	})
 }
+
+// TestTenantStays: who opens the folder without a configuration, to make a key for instance, records under its tenant.
+func TestTenantStays(t *testing.T) {
+	c := config(t)
+	for i, tenant := range []string{"acme", "", "other", ""} {
+		c.Tenant = tenant
+		l := open(t, c)
+		f := fact(i)
+		if _, err := l.Append(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"acme", "acme", "other", "other"}[i]; f.Tenant != want {
+			t.Errorf("opened for %q: recorded under %q, want %q", tenant, f.Tenant, want)
+		}
+		l.Close()
+	}
+}
