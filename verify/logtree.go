@@ -325,7 +325,7 @@ func (l *logCheck) roots() {
 		case m.cp != nil:
 			l.r.Checkpoint, newest = m.cp, m.size
 		}
-		if m.cp == nil {
+		if m.cp == nil && m.good {
 			kept = m.size
 		}
 	}
@@ -334,7 +334,7 @@ func (l *logCheck) roots() {
 	case l.r.Checkpoint == nil && l.r.Size > 0 && l.r.Checkpoints == 0:
 		l.r.problem("checkpoints", "there is none: nothing shows that these %d events are those that were recorded", l.r.Size)
 	case kept > newest && kept <= l.r.Size:
-		l.r.note("the checkpoint that you kept has the size %d, the newest here %d: one was removed, or the process died while it signed", kept, newest)
+		l.r.problem("checkpoints", "the newest here has the size %d, the one that you kept %d: it was removed. (If the process died while it signed, a start puts it back.)", newest, kept)
 	case l.r.Unsigned > 0:
 		l.r.note("the newest %d events stand under no checkpoint yet", l.r.Unsigned)
 	}

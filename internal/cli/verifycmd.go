@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/ledger"
 	"github.com/fairleadhq/fairlead/verify"
@@ -141,7 +142,7 @@ func verifyLog(ctx context.Context, r *ledger.Reader, keyFile string, opts verif
 	}
 	if opts.Since == nil {
 		// What the keys folder keeps shows a removed checkpoint, and a log that was cut off.
-		if opts.Since, err = r.SignedHead(); err != nil {
+		if opts.Since, err = keptHead(ctx, r, keys); err != nil {
 			return logReport{}, unusable(err)
 		}
 	}
@@ -158,6 +159,26 @@ func verifyLog(ctx context.Context, r *ledger.Reader, keyFile string, opts verif
 		rep.Signed = v.Checkpoint.Size
 	}
 	return rep, nil
+}
+
+// keptHead gives the head that the keys folder keeps. A running server writes it there a moment before it stands in the
+// data folder, so it is given that moment.
+func keptHead(ctx context.Context, r *ledger.Reader, keys verify.Keys) ([]byte, error) {
+	signed, err := r.SignedHead()
+	if err != nil || signed == nil {
+		return nil, err
+	}
+	c, err := keys.OpenCheckpoint(signed)
+	if err != nil {
+		return nil, fmt.Errorf("the signed head in the keys folder: %w", err)
+	}
+	for range 20 {
+		if _, err := r.Checkpoint(ctx, c.Size); err == nil || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return signed, ctx.Err()
 }
 
 func printLogReport(w io.Writer, r logReport) error {

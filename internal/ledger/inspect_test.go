@@ -286,7 +286,7 @@ var faults = []struct {
 	}, []string{"checkpoint of size 500: what is signed has the size 402"}},
 	{"drop all checkpoints", func(v vandal) { v.exec("delete from checkpoint") }, []string{"checkpoints: there is none"}},
 	{"drop the newest checkpoint", func(v vandal) { v.exec("delete from checkpoint where size = 1502") },
-		[]string{"note: the checkpoint that you kept has the size 1502, the newest here 902"}},
+		[]string{"checkpoints: the newest here has the size 902, the one that you kept 1502: it was removed"}},
 	{"drop an old checkpoint", func(v vandal) { v.exec("delete from checkpoint where size = 902") },
 		[]string{"note: no checkpoint is kept of the hour 2026-11-21T13 (events 402 to 901)"}},
 

@@ -301,10 +301,30 @@ func (l *Ledger) start(ctx context.Context) error {
 	if _, err := last.Wait(ctx); err != nil {
 		return fmt.Errorf("the ledger cannot be written: %w", err)
 	}
+	if err := l.putBack(ctx); err != nil {
+		return fmt.Errorf("keeping the newest checkpoint: %w", err)
+	}
 	if n := len(orphans); n > 0 {
 		l.conf.Log.Warn("calls of an earlier process had no outcome; recorded as unknown", "calls", n)
 	}
 	return nil
+}
+
+// putBack keeps the head that was signed last, if the process died before it could: a checkpoint that was shown to
+// somebody must not be missing here.
+func (l *Ledger) putBack(ctx context.Context) error {
+	signed := l.Signed()
+	if signed == nil {
+		return nil
+	}
+	size, err := checkpointSize(signed)
+	if err != nil {
+		return err
+	}
+	h := l.head.Load()
+	return l.do(ctx, func(c *sqlite.Conn) error {
+		return exec(c, "insert or ignore into checkpoint(size, time, low, note) values(?, ?, ?, ?)", size, l.conf.Now().Unix(), h.low, signed)
+	})
 }
 
 // NewID gives the id of a fact that will be appended.
