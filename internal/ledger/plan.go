@@ -59,8 +59,8 @@ type learned struct {
 	ref ref
 }
 
-// indexSize bounds each of the two generations of an index: about 25 MB.
-const indexSize = 1 << 17
+// indexSize bounds each of the two generations of an index: about 10 MB.
+const indexSize = 1 << 16
 
 // sharedAfter is in how many scopes a text must be seen before it counts as the application's own, not a person's.
 const sharedAfter = 20

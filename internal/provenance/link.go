@@ -74,7 +74,7 @@ type Linked struct {
 const (
 	maxSame   = 8
 	maxLinks  = 12
-	indexSize = 1 << 16
+	indexSize = 1 << 15
 )
 
 // call is an earlier call, as far as later ones may follow from it.
