@@ -67,7 +67,6 @@ type logReport struct {
 	Checkpoints int64        `json:"checkpoints"`
 	Erased      int64        `json:"erased,omitempty"`
 	Keys        string       `json:"keys"`
-	Since       int64        `json:"since,omitempty"`
 	Problems    []logProblem `json:"problems"`
 	More        int64        `json:"more_problems,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`

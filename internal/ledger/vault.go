@@ -106,6 +106,13 @@ func (v *Vault) named(ctx context.Context, name string, app *Scope) (*Scope, err
 	mac.Write([]byte(name))
 	hashed := mac.Sum(nil)
 	s, err := v.load(ctx, "name = ?", hashed)
+	if len(v.byName) >= maxScopes {
+		// Scopes that are not on disk yet cannot be forgotten: made again, they would have other keys. There are only so
+		// many while nothing can be recorded.
+		if v.forget(); len(v.byName) >= maxScopes {
+			return nil, errors.New("too many key scopes wait to be recorded")
+		}
+	}
 	if errors.Is(err, errNoScope) {
 		s, err = v.createLocked(app, hashed)
 	}
@@ -113,9 +120,6 @@ func (v *Vault) named(ctx context.Context, name string, app *Scope) (*Scope, err
 		return nil, err
 	}
 	s.App = app
-	if len(v.byName) >= maxScopes {
-		v.forget()
-	}
 	v.byName[name] = s
 	return s, nil
 }
@@ -134,11 +138,21 @@ func (v *Vault) createLocked(app *Scope, name []byte) (*Scope, error) {
 	if err := s.setKey(key); err != nil {
 		return nil, err
 	}
+	return s, nil
+}
+
+// known remembers a scope whose row is on disk now. Before that only those who made it hold it, so that calls that cannot
+// be recorded leave nothing behind.
+func (v *Vault) known(s *Scope) {
+	if s.durable.Swap(true) {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if len(v.byID) >= maxScopes {
 		v.forget()
 	}
 	v.byID[s.ID] = s
-	return s, nil
 }
 
 // forget drops the scopes whose rows are on disk from memory.

@@ -179,3 +179,27 @@ func FuzzParseRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestUnrecordedScopesLeaveNothing: while nothing can be recorded, calls must not fill memory with keys.
+func TestUnrecordedScopesLeaveNothing(t *testing.T) {
+	l := open(t, config(t))
+	v := l.Vault()
+	app, err := v.AppScope(t.Context(), "default", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * maxScopes {
+		if _, err := v.NewScope(app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(v.byID); n > 1 {
+		t.Errorf("%d scopes that were never recorded are remembered", n)
+	}
+	for i := range maxScopes + 10 {
+		_, err = v.AppScope(t.Context(), "default", fmt.Sprint("app", i))
+	}
+	if err == nil || len(v.byName) > maxScopes {
+		t.Errorf("%d named scopes wait to be recorded (%v)", len(v.byName), err)
+	}
+}

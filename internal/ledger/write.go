@@ -214,7 +214,10 @@ func (l *Ledger) persisted() bool {
 func (l *Ledger) remember(batch []*Pending) {
 	for _, p := range batch {
 		for _, b := range p.blobs {
-			b.scope.durable.Store(true)
+			l.vault.known(b.scope)
+			if b.scope.App != nil {
+				l.vault.known(b.scope.App) // its row went along
+			}
 			l.vault.index.learn(b.learned)
 		}
 		switch p.kind {
