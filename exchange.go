@@ -23,6 +23,8 @@ type Exchange struct {
 	// vault keeps each of them once.
 	Units []Span
 	Tools []string // names of the tools offered
+	// MaxOutput is the most tokens that the answer may have, or 0 if the request does not say.
+	MaxOutput int64
 	// User, Conversation and the like are what the body itself claims. They are declared, never verified.
 	User         string
 	Conversation string
@@ -90,7 +92,11 @@ type Answer struct {
 	Text      string
 	Reasoning string
 	Refusal   string
+	// ToolCalls are the calls that a client may act on, of all choices.
 	ToolCalls []ToolCall
+	// HostedCalls names, once each, the tools that the provider itself ran for this answer as far as it shows them; at
+	// most 256.
+	HostedCalls []string
 	// Items are ids by which a later request may refer to parts of the answer instead of resending them.
 	Items []string
 	Usage Usage
@@ -102,9 +108,10 @@ type Answer struct {
 
 // A ToolCall is a tool invocation that a model asks for.
 type ToolCall struct {
-	ID        string
+	ID        string // "" where the provider gives none
 	Name      string
-	Arguments string // JSON text
+	Arguments string // JSON text, or the free text that a custom tool takes
+	Choice    int    // which of several alternative answers it belongs to
 }
 
 // Usage counts tokens. A negative number means that the provider did not say.

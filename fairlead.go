@@ -98,19 +98,25 @@ type Kind string
 
 // The kinds of fact.
 const (
-	KindOpened      Kind = "ledger.opened/1" // a process opened the ledger: the first fact of a boot
-	KindGap         Kind = "ledger.gap/1"    // calls were answered that could not be recorded
-	KindClock       Kind = "clock.stepped/1" // the wall clock went backwards
-	KindConfig      Kind = "config.loaded/1" // configuration was loaded or replaced
-	KindKeyCreated  Kind = "key.created/1"   // a virtual key was made
-	KindKeyRevoked  Kind = "key.revoked/1"   // a virtual key was withdrawn
-	KindAuthFailed  Kind = "auth.failed/1"   // credentials that did not hold, aggregated over a period
-	KindCallIntent  Kind = "call.intent/1"   // a call is about to go upstream
-	KindCallAttempt Kind = "call.attempt/1"  // a further attempt of the same call is about to go upstream
-	KindCallPartial Kind = "call.progress/1" // part of a long answer has been released
-	KindCallOutcome Kind = "call.outcome/1"  // how a call ended
-	KindCallRefused Kind = "call.refused/1"  // a call was not let through
-	KindDelivery    Kind = "call.delivery/1" // the answer was recorded, but the client did not take all of it
+	KindOpened            Kind = "ledger.opened/1"      // a process opened the ledger: the first fact of a boot
+	KindGap               Kind = "ledger.gap/1"         // calls were answered that could not be recorded
+	KindClock             Kind = "clock.stepped/1"      // the wall clock went backwards
+	KindConfig            Kind = "config.loaded/1"      // configuration was loaded or replaced
+	KindKeyCreated        Kind = "key.created/1"        // a virtual key was made
+	KindKeyRevoked        Kind = "key.revoked/1"        // a virtual key was withdrawn
+	KindPolicy            Kind = "policy.activated/1"   // a policy set decides from here on
+	KindShadow            Kind = "policy.shadowed/1"    // a policy set is asked beside the live one from here on, or none is
+	KindApprovalRequested Kind = "approval.requested/1" // a held call, or a release of labelled data, waits for a person
+	KindApprovalGranted   Kind = "approval.granted/1"   // a person endorsed exactly what was shown
+	KindApprovalDenied    Kind = "approval.denied/1"    // a person said no, or nobody answered in time
+	KindApprovalUsed      Kind = "approval.used/1"      // what was endorsed is about to be released, once
+	KindAuthFailed        Kind = "auth.failed/1"        // credentials that did not hold, aggregated over a period
+	KindCallIntent        Kind = "call.intent/1"        // a call is about to go upstream
+	KindCallAttempt       Kind = "call.attempt/1"       // a further attempt of the same call is about to go upstream
+	KindCallPartial       Kind = "call.progress/1"      // part of a long answer has been released
+	KindCallOutcome       Kind = "call.outcome/1"       // how a call ended
+	KindCallRefused       Kind = "call.refused/1"       // a call was not let through
+	KindDelivery          Kind = "call.delivery/1"      // the answer was recorded, but the client did not take all of it
 )
 
 // A Relation is a W3C PROV edge from a fact to an earlier one, or one of ours where PROV has no word.
@@ -124,7 +130,11 @@ const (
 	RelToolResult Relation = "tool_result" // call -> call whose answer asked for the tool (wasDerivedFrom)
 	RelRefers     Relation = "refers"      // call -> call whose answer it names by provider id (wasDerivedFrom)
 	RelPossible   Relation = "possible"    // call -> one of several calls that it may continue (wasInfluencedBy)
+	RelAbout      Relation = "about"       // approval.requested -> the call that is held, approval.used -> the call that is let go (used)
+	RelApproves   Relation = "approves"    // approval.granted, approval.denied -> approval.requested (wasInformedBy)
+	RelUses       Relation = "uses"        // approval.used -> approval.requested (used)
 	RelRevokes    Relation = "revokes"     // key.revoked -> key.created (wasInvalidatedBy)
+	RelReplaces   Relation = "replaces"    // policy.activated -> the activation before it (wasRevisionOf)
 )
 
 // A Link says that a fact follows from an earlier one, and how we know.

@@ -52,7 +52,7 @@ if wants node; then install_node; fi
 if wants python; then install_python; fi
 
 echo "building"
-(cd "$here/.." && go build -o "$tmp/" ./cmd/fairlead ./interop/practiced)
+(cd "$here/.." && go build -o "$tmp/" ./cmd/fairlead ./interop/practiced ./interop/withheld)
 
 # first FILE: waits until FILE has a line that matches $2, and prints that.
 first() {
@@ -69,6 +69,12 @@ first() {
 "$tmp/practiced" >"$tmp/practiced.log" 2>&1 &
 pids+=($!)
 model=$(first "$tmp/practiced.log" 'http://[0-9.:]+')
+
+# What the loops of the SDKs make of answers that have lost a tool call needs no gateway.
+"$tmp/withheld" -goldens "$here/../internal/dialect/testdata/withhold" >"$tmp/withheld.log" 2>&1 &
+pids+=($!)
+WITHHELD_URL=$(first "$tmp/withheld.log" 'http://[0-9.:]+')
+export WITHHELD_URL
 
 # The same model four times: both dialects, watched only and guarded. A further provider is not there.
 provider() { printf '  %s:\n    dialect: %s\n    base_url: %s\n    api_key: %s\n    mode: %s\n' "$@"; }

@@ -10,6 +10,8 @@ func commands() []*Command {
 		showCommand(),
 		verifyCommand(),
 		proveCommand(),
+		approveCommand(),
+		policyGroup(),
 		keyCommand(),
 		configCommand(),
 		doctorCommand(),

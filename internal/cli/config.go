@@ -34,6 +34,13 @@ type Config struct {
 	Limits       Limits              `yaml:"limits" doc:"Bounds on what one client or provider can make the gateway hold."`
 	Providers    map[string]Provider `yaml:"providers" example:"local" doc:"Model providers by name: NAME is reachable as /NAME/ with the provider's own paths behind it. The providers openai and anthropic are there without being listed; what is said about them here replaces single keys."`
 	Identity     Identity            `yaml:"identity" doc:"Who vouches for people."`
+	Tools        []Tool              `yaml:"tools" doc:"What tools can do. Policies decide by it which calls a model may ask for."`
+	Labels       []Label             `yaml:"labels" doc:"Data labels, and who may have what carries them."`
+	Sources      []Source            `yaml:"sources" doc:"Labels content by where it comes from. System prompts come from the operator, user messages from the user, and what tools return is untrusted unless the tool is vetted."`
+	Profiles     Profiles            `yaml:"profiles" doc:"Which kind of rule decides about tool calls. guaranteed: deterministic rules only; after untrusted content such a tool needs an endorsement. balanced: heuristic evidence about each argument."`
+	Approval     Approval            `yaml:"approval" doc:"Endorsements of what policy holds."`
+	Quotas       []Quota             `yaml:"quotas" doc:"Limits on what callers may use. All that apply to a call count."`
+	Prices       []Price             `yaml:"prices" doc:"What models cost, for limits on money."`
 	Checkpoint   Checkpoint          `yaml:"checkpoint" doc:"Signed tree heads."`
 
 	pos positions
@@ -69,6 +76,7 @@ type Provider struct {
 	Mode       string   `yaml:"mode" enum:"observe,enforce" example:"observe" doc:"As mode above, which is the default."`
 	Durability string   `yaml:"durability" default:"strict" enum:"strict,async" doc:"strict records durably before it answers. async answers first, so that a crash can lose records; counters make the loss evident."`
 	OnFailure  string   `yaml:"on_failure" enum:"closed,open" example:"closed" doc:"What happens to a call that cannot be recorded or judged: closed refuses it, open lets it pass and records the gap. The default is closed in enforce mode and open in observe mode."`
+	Hold       Duration `yaml:"hold" default:"0s" min:"0s" max:"1h" doc:"In enforce mode, how long a connection is held for somebody to approve a tool call. With 0s the answer goes out at once without the call, and the same request can be sent again once it is approved."`
 	Retries    int      `yaml:"retries" default:"0" min:"0" max:"5" doc:"Further attempts when the provider fails before the first byte of its answer."`
 	Fallback   string   `yaml:"fallback" example:"openai" doc:"Name of the provider of the same dialect that is asked when this one fails before the first byte."`
 	Timeout    Duration `yaml:"timeout" default:"600s" min:"1s" max:"24h" doc:"How long one attempt may take in all."`

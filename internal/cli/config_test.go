@@ -71,6 +71,8 @@ func TestConfigDefaults(t *testing.T) {
 				Durability: "strict", OnFailure: "open", Timeout: Duration(10 * time.Minute),
 			},
 		},
+		Profiles:   Profiles{"balanced", "balanced", "balanced", "guaranteed"},
+		Approval:   Approval{Expiry: Duration(time.Hour), Grant: Duration(10 * time.Minute)},
 		Checkpoint: Checkpoint{Duration(time.Second)},
 	}
 	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "{}\n", "providers:\ntls:\nhosts:\n"} {
@@ -177,7 +179,7 @@ func TestConfigMistakes(t *testing.T) {
 			"2: tenant: ${ has to be followed by the name of an environment variable and }; write $${ for a plain ${",
 		}},
 		{"no variables in keys and numbers", "${HOST}: 1\nlimits: {connections: \"${N}\"}\nmode: ${HOST}\n", []string{
-			`1: "${HOST}": unknown key, ` + keys + "listen, control, mode, hosts, origins, require_key, behind_tls, tls, control_token, tenant, log, limits, providers, identity, checkpoint",
+			`1: "${HOST}": unknown key, ` + keys + "listen, control, mode, hosts, origins, require_key, behind_tls, tls, control_token, tenant, log, limits, providers, identity, tools, labels, sources, profiles, approval, quotas, prices, checkpoint",
 			"2: limits.connections: expected a whole number",
 			`3: mode: "${HOST}" is not one of observe, enforce`,
 		}},

@@ -44,6 +44,7 @@ func (c *Config) check(e *ConfigError) {
 	}
 	c.checkListeners(bad)
 	c.checkProviders(bad)
+	c.checkRules(bad)
 	seen := map[string]bool{}
 	for i, is := range c.Identity.Issuers {
 		key := "identity.issuers[" + strconv.Itoa(i) + "]"

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	maxDepth   = 32  // of nesting in a configuration file
-	maxEntries = 256 // of a list or of a map
+	maxDepth   = 32     // of nesting in a configuration file
+	maxEntries = 10_000 // of a list or of a map
 )
 
 // A reader fills structs from YAML nodes and collects what is wrong.
@@ -242,7 +242,7 @@ func (r *reader) scalar(n *yaml.Node, v reflect.Value, tag reflect.StructTag) er
 		v.SetString(text)
 		return nil
 	}
-	if is != "!!str" && is != "!!int" {
+	if _, money := v.Interface().(Money); is != "!!str" && is != "!!int" && !(money && is == "!!float") {
 		return errors.New("expected " + expected(v))
 	}
 	return setNumber(v, n.Value, tag)

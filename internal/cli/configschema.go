@@ -62,6 +62,12 @@ func schemaOf(t reflect.Type) object {
 	case reflect.TypeFor[Duration]():
 		return object{{"type", "string"}, {"pattern", `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`}}
 	}
+	switch t {
+	case reflect.TypeFor[Count]():
+		return object{{"type", "integer"}}
+	case reflect.TypeFor[Money]():
+		return object{{"type", []string{"number", "string"}}, {"minimum", 0}}
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		return object{{"type", "boolean"}}

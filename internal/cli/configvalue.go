@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fairleadhq/fairlead/internal/budget"
 )
 
 // Secret is text that is never printed: whatever formats it gets a placeholder. Convert it to string to use it.
@@ -87,6 +89,15 @@ func parseDuration(text string) (Duration, error) {
 	return Duration(d), nil
 }
 
+// Count is a number of things that may be many.
+type Count int64
+
+// Money is an amount in millionths. In text it is what [budget.ParseMoney] reads.
+type Money int64
+
+// String gives the amount.
+func (m Money) String() string { return budget.Money(m).String() }
+
 // setNumber stores a number, a size or a duration that is written as text, within the bounds of the tag.
 func setNumber(v reflect.Value, text string, tag reflect.StructTag) error {
 	n, err := parseNumber(v, text)
@@ -117,6 +128,8 @@ func expected(v reflect.Value) string {
 		return "a size such as 64MiB"
 	case Duration:
 		return "a length of time such as 30s"
+	case Money:
+		return "an amount of money such as 250 or 0.075"
 	}
 	return "a whole number"
 }
@@ -129,6 +142,15 @@ func parseNumber(v reflect.Value, text string) (int64, error) {
 	case Duration:
 		n, err := parseDuration(text)
 		return int64(n), err
+	case Money:
+		n, err := budget.ParseMoney(text)
+		return int64(n), err
+	case Count:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			err = errors.New("expected a whole number")
+		}
+		return n, err
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {

@@ -75,6 +75,7 @@ func runDemo(ctx context.Context, env *Env, o demoOptions) (err error) {
 	}
 	c.Identity.Issuers = []Issuer{{Issuer: issuer.url, Audience: "fairlead"}}
 	c.Log.Level = "warn"
+	demoRules(c)
 	s := &server{data: data, keys: keys, getenv: env.Getenv, over: o.over, level: new(slog.LevelVar)}
 	s.log = newLog(env.Stderr, c, s.level)
 	stopModel, err := s.startPractice(ctx)
@@ -82,6 +83,9 @@ func runDemo(ctx context.Context, env *Env, o demoOptions) (err error) {
 		return err
 	}
 	defer stopModel()
+	p := s.extra["practice"]
+	p.Mode = "enforce"
+	s.extra[guarded] = p
 	if err := s.open(ctx, c); err != nil {
 		return errors.Join(err, s.close())
 	}
@@ -180,13 +184,21 @@ func (d *demo) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.agent(ctx, carol); err != nil {
+	r, err := d.run(ctx, "/practice/v1/chat/completions", carol, d.document())
+	if err != nil {
 		return err
 	}
+	d.harmful = r.id
 	if err := d.ask(ctx, "/practice/v1/chat/completions", alice, "", false, "Thanks! And how do I change my e-mail address?"); err != nil {
 		return err
 	}
-	return d.explain(ctx)
+	if err := d.explain(ctx); err != nil {
+		return err
+	}
+	if err := d.guard(ctx, carol); err != nil {
+		return err
+	}
+	return d.verify(ctx)
 }
 
 // ask is one person asking one question.
@@ -214,53 +226,28 @@ var demoTools = json.RawMessage(`[
  {"type":"function","function":{"name":"send_email","description":"Send an e-mail","parameters":{"type":"object","properties":{"to":{"type":"string","description":"recipient's e-mail address"},"body":{"type":"string","description":"text of the e-mail"}},"required":["to","body"]}}}
 ]`)
 
-// agent is a support agent's loop: ask the model, run the tools that it asks for, give it the results, until it is done.
+// run is a support agent's loop: ask the model, run the tools that it asks for, give it the results, until it is done.
 // No tool does anything here.
-func (d *demo) agent(ctx context.Context, token string) error {
-	messages := []any{
+func (d *demo) run(ctx context.Context, path, token, document string) (*run, error) {
+	r := &run{messages: []any{
 		map[string]any{"role": "system", "content": "You are the support agent of Acme. Read tickets and summarise them for the staff."},
 		map[string]any{"role": "user", "content": "Please read ticket 4711 and summarise it for me."},
-	}
+	}}
 	for range 6 {
-		id, answer, err := d.post(ctx, "/practice/v1/chat/completions", token, "", map[string]any{"model": "practice-1", "messages": messages, "tools": demoTools})
-		if err != nil {
-			return err
+		message, calls, err := d.step(ctx, path, token, r)
+		if err != nil || len(calls) == 0 {
+			return r, err
 		}
-		var a struct {
-			Choices []struct {
-				Message json.RawMessage `json:"message"`
-			} `json:"choices"`
-		}
-		var m struct {
-			ToolCalls []struct {
-				ID       string `json:"id"`
-				Function struct {
-					Name string `json:"name"`
-				} `json:"function"`
-			} `json:"tool_calls"`
-		}
-		if err := json.Unmarshal(answer, &a); err != nil || len(a.Choices) == 0 {
-			return fmt.Errorf("the practice model's answer is not what the demo expects: %.200q", answer)
-		}
-		if err := json.Unmarshal(a.Choices[0].Message, &m); err != nil {
-			return err
-		}
-		if len(m.ToolCalls) == 0 {
-			return nil
-		}
-		messages = append(messages, a.Choices[0].Message)
-		for _, t := range m.ToolCalls {
+		r.messages = append(r.messages, message)
+		for _, t := range calls {
 			result := "sent"
-			switch t.Function.Name {
-			case "read_ticket":
-				result = d.document()
-			default:
-				d.harmful = id
+			if t.Function.Name == "read_ticket" {
+				r.document, result = len(r.messages), document
 			}
-			messages = append(messages, map[string]any{"role": "tool", "tool_call_id": t.ID, "content": result})
+			r.messages = append(r.messages, map[string]any{"role": "tool", "tool_call_id": t.ID, "content": result})
 		}
 	}
-	return nil
+	return r, nil
 }
 
 // post makes a call through the gateway and prints what was recorded of it.
@@ -308,7 +295,7 @@ func (d *demo) printNew(ctx context.Context) error {
 	})
 }
 
-// explain shows why the harmful call came about, and checks the ledger.
+// explain shows why the harmful call came about.
 func (d *demo) explain(ctx context.Context) error {
 	if d.harmful == "" {
 		return errors.New("the practice model did not obey the planted sentence; try another --sentence")
@@ -318,13 +305,18 @@ func (d *demo) explain(ctx context.Context) error {
 		return err
 	}
 	d.say("\nThe agent was asked to summarise a ticket. Why did it call another tool? (fairlead why %s)\n", d.harmful)
-	e, err := provenance.Why(ctx, provenance.Source{Reader: d.s.ledger.Reader, Views: d.s.views}, id)
+	e, err := explainCall(ctx, provenance.Source{Reader: d.s.ledger.Reader, Views: d.s.views}, id)
 	if err != nil {
 		return err
 	}
-	if err := printWhy(d.out, e); err != nil {
+	if err := printWhy(d.out, e.Explanation, e.Decisions); err != nil {
 		return err
 	}
+	return nil
+}
+
+// verify checks the ledger.
+func (d *demo) verify(ctx context.Context) error {
 	if err := d.s.ledger.SignNow(ctx); err != nil {
 		return err
 	}
@@ -350,6 +342,7 @@ func (d *demo) next(temporary string) {
 	d.say(`       -d '{"model":"practice-1","messages":[{"role":"user","content":"hello"}]}'`)
 	d.say("  fairlead tail -f %s", flags)
 	d.say("  fairlead why %s %s", d.harmful, flags)
+	d.say("  fairlead approve list --data %s", d.s.data)
 	d.say("  fairlead show --content %s %s", d.harmful, flags)
 	d.say("  fairlead prove %s --data %s > event.tlog-proof && fairlead verify event event.tlog-proof --data %s", d.harmful, d.s.data, d.s.data)
 	d.say("  curl http://%s/metrics", d.s.controlAddr)

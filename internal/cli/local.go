@@ -12,11 +12,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/approval"
 	"github.com/fairleadhq/fairlead/internal/identity"
 	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/policy"
 )
 
 // A running server is reached by commands through a unix socket in its data folder: whoever may write to the folder may
@@ -66,6 +69,13 @@ func (s *server) localHandler() http.Handler {
 	handle("DELETE /keys/{id}", func(r *http.Request) (any, error) {
 		return revokeKey(r.Context(), s.ledger, s.ring, r.PathValue("id"))
 	})
+	(&approvals{book: s.book, verify: s.verifyApprover}).routes(handle)
+	handle("POST /policies", func(r *http.Request) (any, error) {
+		if err := s.mayAdmin(r.Context(), "policy.activate"); err != nil {
+			return nil, err
+		}
+		return s.changePolicies(r.Context(), http.MaxBytesReader(nil, r.Body, maxPolicies))
+	})
 	handle("POST /reload", func(r *http.Request) (any, error) { return struct{}{}, s.reload(r.Context()) })
 	handle("PUT /log/{level}", func(r *http.Request) (any, error) {
 		var l slog.Level
@@ -84,6 +94,37 @@ func (s *server) localHandler() http.Handler {
 		return st, nil
 	})
 	return mux
+}
+
+// verifyApprover says whom a token names, and asks the live policies whether they may answer for held calls.
+func (s *server) verifyApprover(ctx context.Context, token string) (approval.Approver, error) {
+	id, err := s.resolver.Load().Person(ctx, token)
+	if err != nil {
+		return approval.Approver{}, err
+	}
+	q := adminRequest("approval.grant")
+	party := func(f fairlead.Facet) policy.Party { return policy.Party{ID: f.Value, Assurance: f.Assurance} }
+	q.Principal = policy.Principal{User: party(id.Actor.User), Agent: party(id.Actor.Agent), Groups: id.Token.Groups, Chain: id.Actor.Chain}
+	if v := s.gateway.Policies().Live.Decide(q); v.Effect != fairlead.Allow {
+		return approval.Approver{}, fmt.Errorf("the active policies do not let %s answer for held calls: the starter set asks for the group fairlead-approvers", id.Actor.User.Value)
+	}
+	by := approval.Approver{Actor: id.Actor}
+	for _, n := range id.Names {
+		by.Names = append(by.Names, n.Pseudonym, n.Clear)
+	}
+	return by, nil
+}
+
+// maxPolicies bounds the policies that a command sends, in bytes.
+const maxPolicies = 64 << 20
+
+// mayAdmin asks the live policies whether somebody who reached the socket may change something.
+func (s *server) mayAdmin(_ context.Context, what string) error {
+	v := s.gateway.Policies().Live.Decide(adminRequest(what))
+	if v.Effect != fairlead.Allow {
+		return fmt.Errorf("the active policies do not permit %s: %s", what, strings.Join(v.IDs(), ", "))
+	}
+	return nil
 }
 
 // serverStatus is what a running server says of itself.

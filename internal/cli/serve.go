@@ -117,7 +117,7 @@ and, where the configuration has one, puts the provider's key in its place.`,
 }
 
 // withLedger runs a command on the server that runs on the folder, or else on the folder itself.
-func withLedger(ctx context.Context, env *Env, data, keys string, ask func(data string) error, do func(*ledger.Ledger, *identity.Ring) error) error {
+func withLedger(ctx context.Context, env *Env, data, keys string, ask func(data string) error, do func(*ledger.Ledger, *ledger.Views) error) error {
 	dataDir, err := env.dataDir(data)
 	if err != nil {
 		return err
@@ -142,11 +142,7 @@ func withLedger(ctx context.Context, env *Env, data, keys string, ask func(data 
 	if err := v.CatchUp(ctx, nil); err != nil {
 		return unusable(err)
 	}
-	ring, err := ringOf(ctx, v)
-	if err != nil {
-		return unusable(err)
-	}
-	return do(l, ring)
+	return do(l, v)
 }
 
 func setupKeyCreate(fs *flag.FlagSet) Run {
@@ -165,8 +161,11 @@ func setupKeyCreate(fs *flag.FlagSet) Run {
 		var info keyInfo
 		err := withLedger(ctx, env, *data, *keys,
 			func(dir string) error { return askServer(ctx, dir, "POST", "/keys", want, &info) },
-			func(l *ledger.Ledger, r *identity.Ring) (err error) {
-				info, err = createKey(ctx, l, r, want)
+			func(l *ledger.Ledger, v *ledger.Views) error {
+				ring, err := ringOf(ctx, v)
+				if err == nil {
+					info, err = createKey(ctx, l, ring, want)
+				}
 				return err
 			})
 		if err != nil {
@@ -193,8 +192,11 @@ func setupKeyRevoke(fs *flag.FlagSet) Run {
 		var info keyInfo
 		err := withLedger(ctx, env, *data, *keys,
 			func(dir string) error { return askServer(ctx, dir, "DELETE", "/keys/"+args[0], nil, &info) },
-			func(l *ledger.Ledger, r *identity.Ring) (err error) {
-				info, err = revokeKey(ctx, l, r, args[0])
+			func(l *ledger.Ledger, v *ledger.Views) error {
+				ring, err := ringOf(ctx, v)
+				if err == nil {
+					info, err = revokeKey(ctx, l, ring, args[0])
+				}
 				return err
 			})
 		if err != nil {

@@ -18,9 +18,13 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/approval"
+	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/internal/flow"
 	"github.com/fairleadhq/fairlead/internal/gateway"
 	"github.com/fairleadhq/fairlead/internal/identity"
 	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/policy"
 	"github.com/fairleadhq/fairlead/internal/provenance"
 	"github.com/fairleadhq/fairlead/verify"
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,7 +47,11 @@ type server struct {
 	views    *ledger.Views
 	ring     *identity.Ring
 	failures *identity.Failures
+	resolver atomic.Pointer[identity.Resolver]
+	book     *approval.Book
+	limits   *budget.Book
 	gateway  *gateway.Gateway
+	changing sync.Mutex // held while policies or configuration change
 	ready    atomic.Bool
 	tls      *certificate
 
@@ -69,7 +77,7 @@ func (s *server) open(ctx context.Context, c *Config) error {
 		return ledgerError(err)
 	}
 	s.ledger = l
-	if s.views, err = ledger.OpenViews(l.Reader); err != nil {
+	if s.views, err = ledger.OpenViews(l.Reader, budget.Projection); err != nil {
 		return unusable(err, "views.db can be removed: it is made again from the ledger")
 	}
 	if err := s.views.CatchUp(ctx, nil); err != nil {
@@ -79,13 +87,7 @@ func (s *server) open(ctx context.Context, c *Config) error {
 		return unusable(err)
 	}
 	linker := provenance.NewLinker()
-	start := time.Now()
-	calls, err := linker.Warm(ctx, l.Reader)
-	if err != nil {
-		return unusable(err)
-	}
-	s.log.Debug("conversations can go on", "calls", calls, "took", time.Since(start))
-	resolver, err := s.resolver(c)
+	resolver, err := s.newResolver(c)
 	if err != nil {
 		return err
 	}
@@ -94,9 +96,53 @@ func (s *server) open(ctx context.Context, c *Config) error {
 	metrics.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fairlead_ledger_events", Help: "Durable events."}, func() float64 { return float64(l.Size()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fairlead_ledger_queue", Help: "Facts waiting for the disk."}, func() float64 { return float64(l.Queued()) }))
+	policies, err := loadPolicies(ctx, l.Reader, s.views, policy.Options{Arguments: c.argumentTypes()})
+	if err != nil {
+		return err
+	}
+	if err := s.openBooks(ctx, c); err != nil {
+		return err
+	}
+	settings, err := s.settings(c, resolver)
+	if err != nil {
+		return err
+	}
 	s.gateway, err = gateway.New(gateway.Config{Ledger: l, Resolver: resolver, Linker: linker, Failures: s.failures, Metrics: metrics,
-		Log: s.log, Settings: s.settings(c, resolver)})
-	return err
+		Approvals: s.book, Budget: s.limits, Policies: policies, Log: s.log, Settings: settings})
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	calls, err := linker.Warm(ctx, l.Reader, s.gateway.Relearn)
+	if err != nil {
+		return unusable(err)
+	}
+	s.log.Debug("conversations can go on", "calls", calls, "took", time.Since(start))
+	return nil
+}
+
+// openBooks folds what was asked, granted and spent from the ledger.
+func (s *server) openBooks(ctx context.Context, c *Config) (err error) {
+	conf := approval.Config{Ledger: s.ledger, Expiry: time.Duration(c.Approval.Expiry), GrantExpiry: time.Duration(c.Approval.Grant),
+		VerifiedOnly: c.Approval.VerifiedOnly, Log: s.log}
+	if url := c.Approval.Webhook.URL; url != "" {
+		conf.Hook = &approval.Webhook{URL: url, Secret: []byte(c.Approval.Webhook.Secret)}
+	}
+	if s.book, err = approval.New(ctx, conf); err != nil {
+		return unusable(err)
+	}
+	if err := s.views.Others(ctx, "approval.", func(seq int64, e *verify.Envelope) error { return s.book.Apply(seq, e.Fact) }); err != nil {
+		return unusable(err)
+	}
+	limits, prices := c.quotas()
+	if s.limits, err = budget.New(budget.Config{Limits: limits, Prices: prices, Now: s.ledger.Now}); err != nil {
+		return err
+	}
+	if err := s.limits.Seed(ctx, s.views.Read); err != nil {
+		// What counts in a period is then refused or let pass, as each route declares.
+		s.log.Error("what was used of the limits cannot be read", "err", err)
+	}
+	return nil
 }
 
 // close releases what open opened.
@@ -128,7 +174,7 @@ func ringOf(ctx context.Context, v *ledger.Views) (*identity.Ring, error) {
 	return ring, v.Others(ctx, "key.", func(_ int64, e *verify.Envelope) error { return ring.Apply(e.Fact) })
 }
 
-func (s *server) resolver(c *Config) (*identity.Resolver, error) {
+func (s *server) newResolver(c *Config) (*identity.Resolver, error) {
 	p, err := identity.NewPseudonyms(s.ledger.DeriveKey("pseudonyms"))
 	if err != nil {
 		return nil, err
@@ -141,13 +187,17 @@ func (s *server) resolver(c *Config) (*identity.Resolver, error) {
 }
 
 // settings puts the configuration into the gateway's words.
-func (s *server) settings(c *Config, r *identity.Resolver) gateway.Settings {
-	out := gateway.Settings{Providers: map[string]gateway.Provider{}, RequireKey: c.RequireKey, Hosts: c.Hosts, Origins: c.Origins,
+func (s *server) settings(c *Config, r *identity.Resolver) (gateway.Settings, error) {
+	rules, err := flow.Compile(c.flowConfig())
+	if err != nil {
+		return gateway.Settings{}, err
+	}
+	out := gateway.Settings{Flow: rules, Providers: map[string]gateway.Provider{}, RequireKey: c.RequireKey, Hosts: c.Hosts, Origins: c.Origins,
 		MaxRequest: int64(c.Limits.RequestBytes), MaxResponse: int64(c.Limits.ResponseBytes), StreamIdle: time.Duration(c.Limits.StreamIdle), Resolver: r}
 	add := func(name string, p Provider) {
 		out.Providers[name] = gateway.Provider{Dialect: p.Dialect, BaseURL: p.BaseURL, APIKey: identity.NewSecret(string(p.APIKey)),
 			Enforce: p.Mode == "enforce", Async: p.Durability == "async", FailOpen: p.OnFailure == "open",
-			Retries: p.Retries, Fallback: p.Fallback, Timeout: time.Duration(p.Timeout)}
+			Hold: time.Duration(p.Hold), Retries: p.Retries, Fallback: p.Fallback, Timeout: time.Duration(p.Timeout)}
 	}
 	for name, p := range c.Providers {
 		add(name, p)
@@ -155,12 +205,22 @@ func (s *server) settings(c *Config, r *identity.Resolver) gateway.Settings {
 	for name, p := range s.extra {
 		add(name, p)
 	}
-	return out
+	return out, nil
 }
 
 // apply records a configuration and puts it to use, in that order.
 func (s *server) apply(ctx context.Context, c *Config, how string) error {
-	resolver, err := s.resolver(c)
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	resolver, err := s.newResolver(c)
+	if err != nil {
+		return err
+	}
+	settings, err := s.settings(c, resolver)
+	if err != nil {
+		return err
+	}
+	policies, err := loadPolicies(ctx, s.ledger.Reader, s.views, policy.Options{Arguments: c.argumentTypes()})
 	if err != nil {
 		return err
 	}
@@ -174,9 +234,20 @@ func (s *server) apply(ctx context.Context, c *Config, how string) error {
 	if _, err := s.ledger.Append(ctx, f); err != nil {
 		return err
 	}
-	if err := s.gateway.Set(s.settings(c, resolver)); err != nil {
+	if how != "start" { // the books start with it
+		limits, prices := c.quotas()
+		if err := s.views.CatchUp(ctx, nil); err != nil {
+			return err
+		}
+		if err := s.limits.Set(ctx, limits, prices, s.views.Read); err != nil {
+			return err
+		}
+	}
+	if err := s.gateway.Set(settings); err != nil {
 		return err
 	}
+	s.gateway.SetPolicies(policies)
+	s.resolver.Store(resolver)
 	s.level.Set(logLevel(c.Log.Level))
 	s.config.Store(c)
 	return nil
@@ -249,7 +320,7 @@ func (s *server) run(ctx context.Context, started func()) (err error) {
 	servers := []*http.Server{s.httpServer(s.gateway, c), s.httpServer(s.control(), c)}
 	listeners := []net.Listener{limitListener(dataLn, c.Limits.Connections), controlLn}
 	if local != nil {
-		servers, listeners = append(servers, &http.Server{Handler: s.localHandler(), ReadHeaderTimeout: 10 * time.Second}), append(listeners, local)
+		servers, listeners = append(servers, &http.Server{Handler: s.localHandler(), ReadHeaderTimeout: 10 * time.Second, ConnContext: withPeer}), append(listeners, local)
 	}
 	for i, srv := range servers {
 		go func() {
@@ -302,6 +373,7 @@ func (s *server) shutdown(servers []*http.Server) {
 func (s *server) goBackground(ctx context.Context) {
 	s.background.Go(func() { s.gateway.Background(ctx) })
 	s.background.Go(func() { s.followViews(ctx) })
+	s.background.Go(func() { s.book.Background(ctx) })
 }
 
 // Views are brought up to date in quiet moments, or when they lag far behind: whoever reads them catches up first.

@@ -174,6 +174,13 @@ func callLine(c *provenance.Call) string {
 	if t := c.Tools(); len(t) > 0 {
 		fmt.Fprintf(&b, "  calls %s", strings.Join(t, ", "))
 	}
+	rules, withheld := c.Rules()
+	switch {
+	case len(withheld) > 0:
+		fmt.Fprintf(&b, "  WITHHELD %s (%s)", strings.Join(withheld, ", "), strings.Join(rules, ", "))
+	case len(rules) > 0:
+		fmt.Fprintf(&b, "  objections: %s", strings.Join(rules, ", "))
+	}
 	fmt.Fprintf(&b, "  %s", c.ID)
 	return printable(b.String())
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/gateway"
 	"github.com/fairleadhq/fairlead/internal/provenance"
 )
 
@@ -37,13 +39,19 @@ said it.`,
 				if *asJSON {
 					return writeJSON(env.Stdout, e)
 				}
-				return printWhy(env.Stdout, e)
+				return printWhy(env.Stdout, e.Explanation, e.Decisions)
 			}
 		},
 	}
 }
 
-func why(ctx context.Context, f *folder, ref string) (*provenance.Explanation, error) {
+// An explained call is its explanation, with what policy decided about the tool calls of its answer.
+type explained struct {
+	*provenance.Explanation
+	Decisions []gateway.ToolDecision `json:"decisions,omitempty"`
+}
+
+func why(ctx context.Context, f *folder, ref string) (*explained, error) {
 	seq, err := f.find(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -52,7 +60,22 @@ func why(ctx context.Context, f *folder, ref string) (*provenance.Explanation, e
 	if err != nil {
 		return nil, err
 	}
-	return provenance.Why(ctx, f.source(), fact.ID)
+	return explainCall(ctx, f.source(), fact.ID)
+}
+
+func explainCall(ctx context.Context, src provenance.Source, id fairlead.ID) (*explained, error) {
+	e, err := provenance.Why(ctx, src, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &explained{Explanation: e}
+	// What cannot be opened is not shown; the explanation says so itself.
+	if body, err := e.Call.Content(ctx, src.Reader.Vault(), "verdict"); err == nil && len(body) > 0 {
+		if out.Decisions, err = gateway.ReadDecisions(body); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // A tree prints lines with branches in front.
@@ -81,12 +104,15 @@ func (t *tree) line(last bool, format string, args ...any) *tree {
 }
 
 // printWhy prints an explanation as a tree.
-func printWhy(w io.Writer, e *provenance.Explanation) error {
+func printWhy(w io.Writer, e *provenance.Explanation, decisions []gateway.ToolDecision) error {
 	c := e.Call
 	_, err := fmt.Fprintf(w, "%s\n", printable(fmt.Sprintf("call %s  (event %d, %s, %s)", c.ID, c.Seq, c.Time.Format("2006-01-02 15:04:05 MST"), c.Outcome)))
 	t := &tree{w: w, err: err}
 	for _, tc := range e.ToolCalls {
 		printToolCall(t, e, tc)
+	}
+	for i := range decisions {
+		printDecision(t, &decisions[i])
 	}
 	if len(e.ToolCalls) == 0 && e.Answer != "" {
 		t.line(false, "answered %q", e.Answer)
@@ -135,6 +161,27 @@ func printToolCall(t *tree, e *provenance.Explanation, tc provenance.ToolCall) {
 		}
 		s := b.line(i == len(tc.Evidence)-1, "%s %q  %sfrom message %d, %s", ev.Argument, shorten(ev.Matched, 80), warn, from.Index+1, roleWords(from))
 		s.line(true, "“%s”", ev.Sentence)
+	}
+}
+
+// printDecision says what policy made of a tool call of the answer.
+func printDecision(t *tree, d *gateway.ToolDecision) {
+	did := map[fairlead.Effect]string{fairlead.Allow: "released", fairlead.Hold: "held, and not released", fairlead.Deny: "denied, and not released"}[d.Effect]
+	if d.Used {
+		did = "released, once, on approval " + d.Approval
+	} else if d.Approval != "" {
+		did += "; approval " + d.Approval + " was asked for"
+	}
+	if d.Effect == fairlead.Allow && !d.Used && d.Verdict.Effect != fairlead.Allow {
+		did = "released, because this route only observes; enforce mode would " + string(d.Verdict.Effect) + " it"
+	}
+	b := t.line(false, "tool call %s: %s  (profile %s, model saw %s)", d.Tool, did, d.Request.Context.Profile, d.Request.Context.Label)
+	if d.Verdict.Effect == fairlead.Allow {
+		b.line(true, "no rule objects")
+		return
+	}
+	for i, r := range d.Verdict.Rules {
+		b.line(i == len(d.Verdict.Rules)-1, "rule %s: %s", r.ID, r.Reason)
 	}
 }
 

@@ -111,7 +111,10 @@ func (r *reader) anthropicBlock(m *fairlead.Message, v wire.Value, depth int) {
 		"title", "context")
 	content := f[6]
 	switch kind := f[0].Text(); {
-	case kind == "tool_use" && f[4].Kind() != 0:
+	case kind == "tool_use" && depth == 0:
+		if f[4].Kind() == 0 {
+			f[4] = v // without input, or with one that we do not know
+		}
 		r.call(m, f[2], f[3], f[4])
 	case kind == "tool_result" || strings.HasSuffix(kind, "_tool_result"):
 		result := content
@@ -178,8 +181,12 @@ func (anthropic) Answer(rt Route, body []byte) (fairlead.Answer, error) {
 		return a, err
 	}
 	v := wire.Root(body)
+	failed := ""
 	if e := v.Get("error"); present(e) {
-		a.ErrorType = first(e.Get("type").Text(), "error")
+		failed = first(e.Get("type").Text(), "error")
+	}
+	if failed != "" && !substantial(v.Get("content")) {
+		a.ErrorType = failed
 		return a, nil
 	}
 	switch rt.Op {
@@ -199,13 +206,31 @@ func (anthropic) Answer(rt Route, body []byte) (fairlead.Answer, error) {
 	r.anthropicContent(&m, f[2], 0)
 	b := builder{Answer: fairlead.Answer{ID: f[0].Text(), Model: f[1].Text()}}
 	b.add(body, m.Parts)
+	for e := range f[2].Elements() {
+		b.anthropicHosted(e)
+	}
 	if reason := f[3].Text(); reason != "" {
 		b.FinishReasons, b.Complete = []string{reason}, true
 	}
 	u := anthropicUsage{fairlead.NoUsage}
 	u.take(f[4])
 	b.Usage = u.total()
+	if failed != "" { // with calls all the same, on which a client may act
+		b.ErrorType, b.Complete = failed, false
+	}
 	return b.answer(), r.err
+}
+
+// anthropicHosted notes a tool that ran at Anthropic.
+func (b *builder) anthropicHosted(block wire.Value) {
+	var f [3]wire.Value
+	pick(block, f[:], "type", "name", "server_name")
+	switch f[0].Text() {
+	case "server_tool_use":
+		b.hosted(f[1].Text())
+	case "mcp_tool_use":
+		b.hosted("mcp:" + f[2].Text() + "/" + f[1].Text())
+	}
 }
 
 // anthropicUsage holds the counts as Anthropic gives them: the input leaves out what was read from or written to the
@@ -232,6 +257,17 @@ func (u *anthropicUsage) total() fairlead.Usage {
 	}
 	return t
 }
+
+func (d anthropic) Withhold(rt Route, body []byte, refused []Withheld) ([]byte, error) {
+	return withhold(d, rt, body, refused, func(v wire.Value, notices map[int]string) ([]wire.Splice, error) {
+		if rt.Path != messagesPath {
+			return nil, errShape
+		}
+		return anthropicWithhold(v, notices)
+	})
+}
+
+func (anthropic) Mend(_ Route, body []byte, _ func(string) string) []byte { return body }
 
 func (anthropic) Stream(rt Route) Stream {
 	if rt.Path != messagesPath {
@@ -277,7 +313,7 @@ func (s *anthropicStream) Event(ev wire.Event) bool {
 	case "error":
 		s.held, s.b.ErrorType = true, first(f[6].Get("type").Text(), "error")
 	}
-	return s.held
+	return s.hold(ev)
 }
 
 // start takes what a block begins with. The input of a call is an empty object then; what comes in deltas replaces it.
@@ -285,13 +321,15 @@ func (s *anthropicStream) start(data []byte, index int64, block wire.Value) {
 	var r reader
 	var m fairlead.Message
 	r.anthropicBlock(&m, block, 0)
+	s.b.anthropicHosted(block)
 	for _, part := range m.Parts {
-		p := s.piece(key{index, 0}, part.Kind)
+		p := s.begin(key{outer: index}, part.Kind) // SDKs begin a block at each such event, whatever its index
+		p.begun = true
 		v := wire.Root(data[part.Span.Start:part.Span.End])
 		switch part.Kind {
 		case fairlead.PartToolCall:
 			p.id, p.name = part.CallID, part.Name
-			if substantial(v) {
+			if substantial(v) && present(block.Get("input")) {
 				p.text = append(p.text, v.Raw()...)
 			}
 		case fairlead.PartText, fairlead.PartReasoning:
@@ -313,7 +351,7 @@ func (s *anthropicStream) delta(index int64, v wire.Value) {
 	default:
 		return
 	}
-	p := s.piece(key{index, 0}, kind)
+	p := s.piece(key{outer: index}, kind)
 	p.text = text.AppendText(p.text)
 }
 
@@ -355,7 +393,10 @@ func anthropicRefusal(r *Refusal) []byte {
 	}
 	b := wire.AppendQuote([]byte(`{"type":"error","error":{"type":`), kind)
 	b = wire.AppendQuote(append(b, `,"message":`...), r.Message)
-	if r.Code != "" {
+	switch {
+	case r.Resend:
+		b = append(b, `,"code":"thread_not_found","details":{"error_code":"thread_not_found"}`...)
+	case r.Code != "":
 		b = wire.AppendQuote(append(b, `,"code":`...), r.Code)
 	}
 	b = append(b, '}')

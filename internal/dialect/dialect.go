@@ -1,6 +1,7 @@
 // Package dialect reads and writes the wire formats of model APIs: which paths there are, what a request asks and where
-// its parts stand, what an answer says whether it is whole or streamed, and how a refusal looks to the provider's own
-// SDK. Each dialect is one file group that registers itself; nothing here does I/O or changes a byte of a body.
+// its parts stand, what an answer says whether it is whole or streamed, how an answer looks from which a tool call was
+// taken out, and how a refusal looks to the provider's own SDK. Each dialect is one file group that registers itself;
+// nothing here does I/O, and nothing but Withhold changes a byte of a body.
 //
 // The threat is content that the provider reads and we do not. Requests are therefore read strictly where two readings
 // could differ (malformed JSON, a name twice, a "stream" that is no boolean), and leniently where a provider may simply
@@ -36,6 +37,15 @@ type Dialect interface {
 	// Answer reads a whole response body, of success or of failure. It fails only on malformed JSON and on answers of
 	// an absurd number of parts.
 	Answer(rt Route, body []byte) (fairlead.Answer, error)
+	// Withhold writes a whole answer anew without the refused calls, each counted as in the ToolCalls of Answer. Their
+	// notices stand in their place as text, and a finish reason that promised calls is changed where none is left;
+	// everything else stays byte for byte. It fails when the calls cannot be told apart in the answer for certain;
+	// then all of the answer must be refused.
+	Withhold(rt Route, body []byte, refused []Withheld) ([]byte, error)
+	// Mend writes a request anew in which a client refers by its id to an item that stands for a withheld call: the
+	// provider has no such item, so that the item itself stands there instead. notice gives the text for an id, "" if
+	// that is forgotten. Of any other request it returns body as it is. The request must have been read.
+	Mend(rt Route, body []byte, notice func(id string) string) []byte
 	// Stream reads a response that comes as events.
 	Stream(rt Route) Stream
 	// Refuse writes a response that makes the provider's SDK raise its own error for the status.
@@ -52,6 +62,12 @@ type Stream interface {
 	Event(ev wire.Event) (hold bool)
 	// Answer gives what the answer says so far. Complete is set only after the event that properly ends it.
 	Answer() fairlead.Answer
+	// HoldTools makes Event hold also from the first event on that carries any part of a tool call, or that cannot be
+	// read. It is called before the first event.
+	HoldTools()
+	// Withhold does for a stream what [Dialect.Withhold] does for a body. It is called once all events were taken,
+	// with the joined Raws of all events that were held. It fails also when one of the events could not be read.
+	Withhold(held []byte, refused []Withheld) ([]byte, error)
 }
 
 // A Route is one path of an API.
@@ -71,9 +87,16 @@ type Refusal struct {
 	// Retry says whether trying again can help. SDKs obey it; without it they repeat some refusals by themselves.
 	Retry      bool
 	RetryAfter time.Duration // with Retry: how long to wait, in whole seconds; 0 does not say
+	// Resend says that the provider's state which the request builds on must not be used, for instance because it still
+	// has a tool call that was withheld. It looks as if the provider had lost that state: Anthropic's SDKs then send the
+	// whole conversation again by themselves. It goes before Status and Code.
+	Resend bool
 }
 
 func (r *Refusal) status() int {
+	if r.Resend {
+		return http.StatusNotFound
+	}
 	if r.Status == 0 {
 		return http.StatusForbidden
 	}

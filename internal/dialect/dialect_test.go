@@ -206,6 +206,12 @@ func TestRefuse(t *testing.T) {
 			t.Errorf("%s: header %v", name, header)
 		}
 	}
+	for name, code := range map[string]string{"openai": `"code":"previous_response_not_found"`, "anthropic": `"details":{"error_code":"thread_not_found"}`} {
+		d, _ := Lookup(name)
+		if status, _, body := d.Refuse(Refusal{Status: 403, Code: "x", Resend: true}); status != 404 || !strings.Contains(string(body), code) || !json.Valid(body) {
+			t.Errorf("%s: to have all sent again, %d %s", name, status, body)
+		}
+	}
 	want := map[int][2]string{
 		0: {"permission_error", "permission_error"}, 400: {"invalid_request_error", "invalid_request_error"}, 401: {"authentication_error", "authentication_error"},
 		404: {"invalid_request_error", "not_found_error"}, 413: {"invalid_request_error", "request_too_large"}, 429: {"rate_limit_error", "rate_limit_error"},

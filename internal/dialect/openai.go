@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"bytes"
 	"net/http"
 
 	"github.com/fairleadhq/fairlead"
@@ -60,15 +61,23 @@ func (openAI) Answer(rt Route, body []byte) (fairlead.Answer, error) {
 	if object == "error" { // as vLLM has it
 		e = v
 	}
-	if present(e) && object != "response" { // a response that failed is still a response
+	failed := present(e) && object != "response" // a response that failed is still a response
+	if failed && !substantial(v.Get("choices")) && !substantial(v.Get("output")) {
 		a.ErrorType = openAIError(e)
 		return a, nil
 	}
+	var err error
 	switch rt.Path {
 	case chatPath:
-		return chatAnswer(body, v)
+		a, err = chatAnswer(body, v)
 	case responsesPath:
-		return responsesAnswer(body, v)
+		a, _, err = responsesAnswer(body, v)
+	}
+	if failed { // with calls all the same, on which a client may act
+		a.ErrorType, a.Complete = openAIError(e), false
+	}
+	if rt.Op == fairlead.OpChat {
+		return a, err
 	}
 	var f [4]wire.Value
 	pick(v, f[:], "id", "model", "usage", "data")
@@ -77,6 +86,25 @@ func (openAI) Answer(rt Route, body []byte) (fairlead.Answer, error) {
 		a.Usage = chatUsage(f[2])
 	}
 	return a, nil
+}
+
+func (d openAI) Withhold(rt Route, body []byte, refused []Withheld) ([]byte, error) {
+	return withhold(d, rt, body, refused, func(v wire.Value, notices map[int]string) ([]wire.Splice, error) {
+		switch rt.Path {
+		case chatPath:
+			return chatWithhold(body, v.Get("choices"), notices)
+		case responsesPath:
+			return responsesWithhold(v.Get("output"), notices, false)
+		}
+		return nil, errShape
+	})
+}
+
+func (openAI) Mend(rt Route, body []byte, notice func(id string) string) []byte {
+	if rt.Path != responsesPath || !bytes.Contains(body, []byte(noticePrefix)) {
+		return body
+	}
+	return responsesMend(body, notice)
 }
 
 func (openAI) Stream(rt Route) Stream {
@@ -129,7 +157,11 @@ func openAIRefusal(r *Refusal) []byte {
 	}
 	b := wire.AppendQuote([]byte(`{"message":`), r.Message)
 	b = wire.AppendQuote(append(b, `,"type":`...), kind)
-	b = wire.AppendQuote(append(b, `,"param":null,"code":`...), r.Code)
+	if r.Resend {
+		b = append(b, `,"param":"previous_response_id","code":"previous_response_not_found"`...)
+	} else {
+		b = wire.AppendQuote(append(b, `,"param":null,"code":`...), r.Code)
+	}
 	if r.DecisionID != "" {
 		b = wire.AppendQuote(append(b, `,"decision_id":`...), r.DecisionID)
 	}

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"bytes"
+	"math"
 
 	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/wire"
@@ -54,6 +55,9 @@ func (r *reader) chatMessage(m *fairlead.Message, v wire.Value) {
 	if substantial(refusal) {
 		r.part(m, fairlead.PartRefusal, refusal)
 	}
+	if substantial(calls) && calls.Kind() != '[' {
+		r.call(m, wire.Value{}, wire.Value{}, calls) // a client may make something of it
+	}
 	for c := range calls.Elements() {
 		if r.err != nil {
 			return
@@ -78,13 +82,13 @@ func (r *reader) chatMessage(m *fairlead.Message, v wire.Value) {
 	}
 }
 
-// chatCall reads a call whose name and arguments are in inner, which call holds.
+// chatCall reads a call whose name and arguments are in inner, which call holds. Where it has no arguments, or none that
+// we know of, the whole call is taken for them.
 func (r *reader) chatCall(m *fairlead.Message, call, id, inner wire.Value, arguments string) {
 	var f [2]wire.Value
 	pick(inner, f[:], "name", arguments)
 	if f[1].Kind() == 0 {
-		r.part(m, fairlead.PartOther, call)
-		return
+		f[1] = call
 	}
 	r.call(m, id, f[0], f[1])
 }
@@ -102,12 +106,20 @@ func chatAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
 		pick(c, f[:], "index", "message", "finish_reason")
 		var m fairlead.Message
 		r.chatMessage(&m, f[1])
-		if index, ok := f[0].Int(); ok && index == 0 || !ok && n == 0 {
+		index, ok := f[0].Int()
+		if !ok {
+			index = int64(n)
+		}
+		first := len(b.ToolCalls)
+		if index == 0 {
 			b.add(body, m.Parts)
 		} else {
 			var rest builder
 			rest.add(body, m.Parts)
 			b.ToolCalls = append(b.ToolCalls, rest.ToolCalls...)
+		}
+		for i := first; i < len(b.ToolCalls); i++ {
+			b.ToolCalls[i].Choice = int(index)
 		}
 		n++
 		if reason := f[2].Text(); reason != "" {
@@ -136,26 +148,26 @@ func openAIUsage(v wire.Value, names ...string) fairlead.Usage {
 	}
 }
 
-// A chatStream follows the chunks of a completion. Pieces are keyed by choice, and within it by the index of a call or
-// a negative number for the texts.
+// A chatStream follows the chunks of a completion. Pieces are keyed by choice, and within it by a number for each text,
+// or by that which chatCalls gives a call.
 type chatStream struct {
 	stream
-	calls map[int64]int64 // of each choice, the index of its last call
+	calls  chatCalls
+	texted map[int64]bool // the choices that have text
 }
 
 // Where the texts of a choice are kept.
 const (
-	chatText = -1 - iota
+	chatText = iota
 	chatReasoning
 	chatRefusal
-	chatLegacyCall
 )
 
 func (s *chatStream) Event(ev wire.Event) bool {
 	if bytes.HasPrefix(ev.Data, []byte("[DONE]")) { // as the SDKs compare it
 		s.held = true
 		s.b.Complete = s.b.ErrorType == "" || s.b.ErrorType == malformedEvent
-		return true
+		return s.hold(ev)
 	}
 	v := s.data(ev)
 	if v.Kind() == 0 { // it cannot be read, but a laxer reader may find the end of the answer in it
@@ -176,7 +188,7 @@ func (s *chatStream) Event(ev wire.Event) bool {
 	if present(f[4]) {
 		s.held, s.b.ErrorType = true, openAIError(f[4])
 	}
-	return s.held
+	return s.hold(ev)
 }
 
 func (s *chatStream) choice(c wire.Value) {
@@ -198,18 +210,27 @@ func (s *chatStream) choice(c wire.Value) {
 			s.text(chatReasoning, fairlead.PartReasoning, d[3])
 		}
 	}
-	for call := range d[4].Elements() {
-		s.call(choice, call)
+	if substantial(d[0]) {
+		if s.texted == nil {
+			s.texted = make(map[int64]bool)
+		}
+		s.texted[choice] = true
 	}
-	if d[5].Kind() == '{' {
-		s.grow(key{choice, chatLegacyCall}, wire.Value{}, d[5], "arguments")
+	if substantial(d[4]) && d[4].Kind() != '[' {
+		s.begin(key{outer: choice, inner: -1}, fairlead.PartToolCall) // a client may make something of it
+	}
+	for call := range d[4].Elements() {
+		s.grow(choice, s.calls.at(choice, call), call)
+	}
+	if present(d[5]) {
+		s.grow(choice, s.calls.legacy(choice, d[5]), d[5])
 	}
 }
 
 // text adds to a text of the first choice. Content that comes in blocks is read like that of a message.
 func (s *chatStream) text(inner int64, kind fairlead.PartKind, v wire.Value) {
 	if v.Kind() == '"' && v.Span().Len() > 2 {
-		p := s.piece(key{0, inner}, kind)
+		p := s.piece(key{outer: 0, inner: inner}, kind)
 		p.text = v.AppendText(p.text)
 	}
 	for e := range v.Elements() {
@@ -217,33 +238,86 @@ func (s *chatStream) text(inner int64, kind fairlead.PartKind, v wire.Value) {
 	}
 }
 
-// call adds to a tool call. A server that gives no index sends each call whole, with its id.
-func (s *chatStream) call(choice int64, v wire.Value) {
-	var f [4]wire.Value
-	pick(v, f[:], "index", "id", "function", "custom")
-	index, ok := f[0].Int()
-	if s.calls == nil {
-		s.calls = make(map[int64]int64)
+// grow adds what v has of the given call.
+func (s *chatStream) grow(choice int64, c *chatCall, v wire.Value) {
+	p := s.piece(key{outer: choice, inner: int64(c.number)}, fairlead.PartToolCall)
+	p.choice, p.begun = int(choice), true
+	p.id, p.name = c.id, c.name
+	_, arguments := chatInner(v)
+	if arguments.Kind() == '"' {
+		p.text = arguments.AppendText(p.text)
+	} else if substantial(arguments) {
+		p.text = append(p.text, arguments.Raw()...)
 	}
-	if last, known := s.calls[choice]; !ok || index < 0 {
+}
+
+// chatInner gives name and arguments of a call, or of a piece of it.
+func chatInner(v wire.Value) (name, arguments wire.Value) {
+	var f [5]wire.Value
+	pick(v, f[:], "name", "arguments", "function", "custom", "type")
+	inner, field := f[2], "arguments"
+	if f[3].Kind() == '{' {
+		inner, field = f[3], "input"
+	}
+	if inner.Kind() != '{' {
+		return f[0], f[1] // legacy
+	}
+	var g [2]wire.Value
+	pick(inner, g[:], "name", field)
+	return g[0], g[1]
+}
+
+// chatCalls tells apart the calls in the chunks of a stream, and numbers them in the order in which they begin.
+type chatCalls struct {
+	last map[int64]int64 // of each choice, the index of its last call
+	open map[[2]int64]*chatCall
+	n    int
+}
+
+type chatCall struct {
+	number   int
+	id, name string
+}
+
+// legacyIndex stands for the index of a call in the older form, which has none.
+const legacyIndex = math.MinInt64
+
+// at finds the call that an element of tool_calls belongs to. A server that gives no index sends each call whole, with
+// its id; some give all calls the same index.
+func (t *chatCalls) at(choice int64, v wire.Value) *chatCall {
+	var f [2]wire.Value
+	pick(v, f[:], "index", "id")
+	name, _ := chatInner(v)
+	index, ok := f[0].Int()
+	if last, known := t.last[choice]; !ok || index < 0 {
 		index = last
 		if known && substantial(f[1]) {
 			index++
 		}
 	}
-	s.calls[choice] = index
-	if f[3].Kind() == '{' {
-		s.grow(key{choice, index}, f[1], f[3], "input")
-	} else {
-		s.grow(key{choice, index}, f[1], f[2], "arguments")
+	if t.last == nil {
+		t.last = make(map[int64]int64)
 	}
+	t.last[choice] = index
+	return t.get(choice, index, f[1].Text(), name.Text())
 }
 
-func (s *chatStream) grow(k key, id, inner wire.Value, arguments string) {
-	var f [2]wire.Value
-	pick(inner, f[:], "name", arguments)
-	p := s.piece(k, fairlead.PartToolCall)
-	p.id = first(p.id, id.Text())
-	p.name = first(p.name, f[0].Text())
-	p.text = f[1].AppendText(p.text)
+func (t *chatCalls) legacy(choice int64, v wire.Value) *chatCall {
+	name, _ := chatInner(v)
+	return t.get(choice, legacyIndex, "", name.Text())
+}
+
+func (t *chatCalls) get(choice, index int64, id, name string) *chatCall {
+	k := [2]int64{choice, index}
+	c := t.open[k]
+	if c == nil || name != "" && (c.name != "" && name != c.name || c.id != "" && id != "" && id != c.id) {
+		if t.open == nil {
+			t.open = make(map[[2]int64]*chatCall)
+		}
+		c = &chatCall{number: t.n}
+		t.n++
+		t.open[k] = c
+	}
+	c.id, c.name = first(c.id, id), first(c.name, name)
+	return c
 }

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/fairleadhq/fairlead"
@@ -40,9 +41,9 @@ func (r *reader) responses(v wire.Value) {
 
 // responsesItem reads an item of the input or of the output.
 func (r *reader) responsesItem(m *fairlead.Message, v wire.Value) {
-	var f [15]wire.Value
+	var f [18]wire.Value
 	pick(v, f[:], "type", "role", "content", "id", "call_id", "name", "arguments", "input", "action", "operation",
-		"output", "summary", "results", "encrypted_content", "outputs")
+		"output", "summary", "results", "encrypted_content", "outputs", "actions", "server_label", "execution")
 	kind, id, call, name, output := f[0].Text(), f[3], f[4], f[5], f[10]
 	m.Role = fairlead.RoleAssistant
 	switch kind {
@@ -59,9 +60,15 @@ func (r *reader) responsesItem(m *fairlead.Message, v wire.Value) {
 	case "custom_tool_call":
 		r.action(m, v, call, name.Text(), f[7])
 	case "computer_call", "local_shell_call", "shell_call":
-		r.action(m, v, call, strings.TrimSuffix(kind, "_call"), f[8])
+		action := f[8]
+		if action.Kind() == 0 {
+			action = f[15] // several at once
+		}
+		r.action(m, v, call, strings.TrimSuffix(kind, "_call"), action)
 	case "apply_patch_call":
 		r.action(m, v, call, "apply_patch", f[9])
+	case "mcp_approval_request": // the client says whether the provider goes on with it
+		r.action(m, v, id, "mcp:"+f[16].Text()+"/"+name.Text(), f[6])
 	case "reasoning":
 		for _, part := range [...]wire.Value{f[11], f[2]} {
 			if substantial(part) {
@@ -89,17 +96,45 @@ func (r *reader) responsesItem(m *fairlead.Message, v wire.Value) {
 				}
 			}
 		}
-		if !found {
+		switch {
+		case found:
+		case strings.HasSuffix(kind, "_call") && !hostedItem(kind, f[17]):
+			r.action(m, v, call, strings.TrimSuffix(kind, "_call"), wire.Value{})
+		default:
 			r.part(m, fairlead.PartOther, v)
 		}
 	}
 }
 
-// action reads a call that the client is to carry out.
+// hostedItem reports whether an item tells of a tool that the provider has run. A call of a kind that we do not know is
+// none: a client may be the one to carry it out.
+func hostedItem(kind string, execution wire.Value) bool {
+	switch kind {
+	case "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call", "program":
+		return true
+	case "tool_search_call":
+		return execution.Text() == "server"
+	}
+	return false
+}
+
+// responsesHosted notes the tool that the provider ran for an item, if it is one of those.
+func (b *builder) responsesHosted(item wire.Value) {
+	var f [4]wire.Value
+	pick(item, f[:], "type", "name", "server_label", "execution")
+	switch kind := f[0].Text(); {
+	case kind == "mcp_call":
+		b.hosted("mcp:" + f[2].Text() + "/" + f[1].Text())
+	case hostedItem(kind, f[3]):
+		b.hosted(strings.TrimSuffix(kind, "_call"))
+	}
+}
+
+// action reads a call that the client is to carry out. Where it has no arguments that we know of, the whole item is
+// taken for them.
 func (r *reader) action(m *fairlead.Message, item, id wire.Value, name string, arguments wire.Value) {
 	if arguments.Kind() == 0 {
-		r.part(m, fairlead.PartOther, item)
-		return
+		arguments = item
 	}
 	p := r.part(m, fairlead.PartToolCall, arguments)
 	p.CallID, p.Name = id.Text(), name
@@ -108,8 +143,9 @@ func (r *reader) action(m *fairlead.Message, item, id wire.Value, name string, a
 // maxItems is how many items of one answer can be referred to later.
 const maxItems = 256
 
-// responsesAnswer reads a whole response, in a body of its own or in the event that ends a stream.
-func responsesAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
+// responsesAnswer reads a whole response, in a body of its own or in the event that ends a stream. It also gives where
+// in the output each of the calls is.
+func responsesAnswer(body []byte, v wire.Value) (a fairlead.Answer, at []int, err error) {
 	var f [7]wire.Value
 	pick(v, f[:], "id", "model", "status", "incomplete_details", "output", "usage", "error")
 	status := f[2].Text()
@@ -126,15 +162,21 @@ func responsesAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
 		b.ErrorType = first(f[6].Get("code").Text(), openAIError(f[6]))
 	}
 	var r reader
+	n := 0
 	for item := range f[4].Elements() {
 		var m fairlead.Message
 		r.responsesItem(&m, item)
 		b.add(body, m.Parts)
+		b.responsesHosted(item)
+		if len(b.ToolCalls) > len(at) { // an item is one call at most
+			at = append(at, n)
+		}
+		n++
 		if id := item.Get("id").Text(); id != "" && len(b.Items) < maxItems {
 			b.Items = append(b.Items, id)
 		}
 	}
-	return b.answer(), r.err
+	return b.answer(), at, r.err
 }
 
 // A responsesStream follows the events of a response. Pieces are keyed by the item's index in the output and by the
@@ -142,12 +184,13 @@ func responsesAnswer(body []byte, v wire.Value) (fairlead.Answer, error) {
 type responsesStream struct {
 	stream
 	whole *fairlead.Answer // from the event that ends the stream, if it has the output
+	at    []int            // where in that output each of its calls is
 }
 
 func (s *responsesStream) Event(ev wire.Event) bool {
 	if bytes.HasPrefix(ev.Data, []byte("[DONE]")) {
 		s.held = true
-		return true
+		return s.hold(ev)
 	}
 	v := s.data(ev)
 	var f [9]wire.Value
@@ -164,25 +207,31 @@ func (s *responsesStream) Event(ev wire.Event) bool {
 	switch kind {
 	case "response.created", "response.in_progress", "response.queued":
 		s.b.ID, s.b.Model = f[1].Get("id").Text(), f[1].Get("model").Text()
+		s.held = s.held || s.holdTools && substantial(f[1].Get("output"))
 	case "response.output_item.added", "response.output_item.done":
+		s.b.responsesHosted(f[5])
 		s.item(ev.Data, outer, f[5])
 	case "response.output_text.delta":
-		s.grow(key{outer, inner}, fairlead.PartText, f[4])
+		s.grow(key{outer: outer, inner: inner}, fairlead.PartText, f[4])
 	case "response.refusal.delta":
-		s.grow(key{outer, inner}, fairlead.PartRefusal, f[4])
+		s.grow(key{outer: outer, inner: inner}, fairlead.PartRefusal, f[4])
 	case "response.reasoning_text.delta":
-		s.grow(key{outer, inner}, fairlead.PartReasoning, f[4])
+		s.grow(key{outer: outer, inner: inner}, fairlead.PartReasoning, f[4])
 	case "response.reasoning_summary_text.delta":
 		summary, _ := f[6].Int()
-		s.grow(key{outer, -1 - summary}, fairlead.PartReasoning, f[4])
+		s.grow(key{outer: outer, inner: -1 - summary}, fairlead.PartReasoning, f[4])
 	case "response.function_call_arguments.delta", "response.custom_tool_call_input.delta":
-		s.grow(key{outer, 0}, fairlead.PartToolCall, f[4])
+		s.grow(key{outer: outer}, fairlead.PartToolCall, f[4])
 	case "response.completed", "response.incomplete", "response.failed", "response.cancelled":
 		s.end(ev.Data, f[1], kind)
 	case "error":
 		s.b.ErrorType = first(f[7].Text(), openAIError(f[8]))
+	default:
+		if s.holdTools && (strings.Contains(kind, "function_call") || strings.Contains(kind, "tool_call")) {
+			s.held = true
+		}
 	}
-	return s.held
+	return s.hold(ev)
 }
 
 func (s *responsesStream) grow(k key, kind fairlead.PartKind, delta wire.Value) {
@@ -198,7 +247,11 @@ func (s *responsesStream) item(data []byte, index int64, v wire.Value) {
 	var b builder
 	b.add(data, m.Parts)
 	for _, c := range b.ToolCalls {
-		p := s.piece(key{index, 0}, fairlead.PartToolCall)
+		p := s.piece(key{outer: index}, fairlead.PartToolCall)
+		if p.id != "" && c.ID != "" && p.id != c.ID || p.name != "" && p.name != c.Name {
+			p = s.begin(key{outer: index}, fairlead.PartToolCall) // another call that claims the same place
+		}
+		p.begun = true
 		p.id, p.name = first(c.ID, p.id), first(c.Name, p.name)
 		if c.Arguments != "" {
 			p.text = append(p.text[:0], c.Arguments...)
@@ -208,8 +261,9 @@ func (s *responsesStream) item(data []byte, index int64, v wire.Value) {
 
 // end takes the response that the last event carries. Its output is preferred to what was streamed, unless it has none.
 func (s *responsesStream) end(data []byte, v wire.Value, kind string) {
-	a, err := responsesAnswer(data, v)
+	a, at, err := responsesAnswer(data, v)
 	if err != nil {
+		s.malformed = true
 		s.b.ErrorType = first(s.b.ErrorType, malformedEvent)
 		return
 	}
@@ -217,21 +271,61 @@ func (s *responsesStream) end(data []byte, v wire.Value, kind string) {
 		a.ErrorType = s.b.ErrorType
 	}
 	a.ID, a.Model = first(a.ID, s.b.ID), first(a.Model, s.b.Model)
+	b := builder{Answer: a}
+	for _, name := range s.b.HostedCalls {
+		b.hosted(name)
+	}
+	a.HostedCalls = b.HostedCalls
 	a.Complete = v.Kind() == '{' && (kind == "response.completed" || kind == "response.incomplete")
 	if len(a.FinishReasons) == 0 {
 		a.FinishReasons = []string{strings.TrimPrefix(kind, "response.")}
 	}
 	s.b.Answer = a
 	if substantial(v.Get("output")) {
-		s.whole = &a
+		s.whole, s.at = &a, at
 	}
 }
 
+// Answer takes the output of the last event, and in addition any call that was streamed but is not in there: some
+// clients act on the one, some on the other.
 func (s *responsesStream) Answer() fairlead.Answer {
-	if s.whole != nil {
-		a := *s.whole
-		a.ErrorType = first(a.ErrorType, s.b.ErrorType)
-		return a
+	if s.whole == nil {
+		return s.stream.Answer()
 	}
-	return s.stream.Answer()
+	a := *s.whole
+	a.ErrorType = first(a.ErrorType, s.b.ErrorType)
+	a.ToolCalls = slices.Clone(a.ToolCalls)
+	pieces := s.callPieces()
+	for i, k := range s.inWhole(pieces) {
+		if k < 0 {
+			a.ToolCalls = append(a.ToolCalls, pieces[i].call())
+		}
+	}
+	return a
+}
+
+// inWhole gives for each streamed call which one of the final output it is, or -1. Servers disagree on what the index of
+// an item counts, so that one with the same id is it wherever it stands.
+func (s *responsesStream) inWhole(pieces []*piece) []int {
+	place, id := make(map[int64]int), make(map[string]int)
+	for k := range s.whole.ToolCalls {
+		place[int64(s.at[k])] = k
+		id[s.whole.ToolCalls[k].ID] = k
+	}
+	found := make([]int, len(pieces))
+	for i, p := range pieces {
+		found[i] = -1
+		if k, ok := place[p.outer]; ok && p.is(&s.whole.ToolCalls[k]) {
+			found[i] = k
+		} else if k, ok := id[p.id]; ok && p.id != "" && p.is(&s.whole.ToolCalls[k]) {
+			found[i] = k
+		}
+	}
+	return found
+}
+
+// is reports whether what was streamed of a call is c.
+func (p *piece) is(c *fairlead.ToolCall) bool {
+	return (p.id == c.ID || p.id == "") && (p.name == c.Name || p.name == "") && (len(p.text) == 0 || string(p.text) == c.Arguments ||
+		bytes.Equal(appendArguments(nil, string(p.text)), appendArguments(nil, c.Arguments)))
 }

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/fairleadhq/fairlead"
@@ -132,12 +133,22 @@ func (b *builder) add(body []byte, parts []fairlead.Part) {
 	}
 }
 
+// hosted notes a tool that the provider ran.
+func (b *builder) hosted(name string) {
+	if name != "" && len(b.HostedCalls) < maxHosted && !slices.Contains(b.HostedCalls, name) {
+		b.HostedCalls = append(b.HostedCalls, name)
+	}
+}
+
 func arguments(v wire.Value) string {
 	if v.Kind() == '"' {
 		return v.Text()
 	}
 	return string(v.Raw())
 }
+
+// maxHosted is how many hosted tools of one answer are named.
+const maxHosted = 256
 
 func (b *builder) answer() fairlead.Answer {
 	a := b.Answer

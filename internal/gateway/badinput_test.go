@@ -246,16 +246,16 @@ func TestHostedToolsAndStateInEnforceMode(t *testing.T) {
 	h := newHarness(t, up.URL, Settings{Providers: enforcing()})
 	key := "Authorization: Bearer " + h.key("app")
 	a := h.post("/openai/v1/responses", `{"model":"m","input":"hi","tools":[{"type":"web_search"}]}`, key)
-	wantRefusal(t, a, "openai", http.StatusForbidden, "hosted_tools", false)
+	wantRefusal(t, a, "openai", http.StatusForbidden, "policy_denied", false)
 	a = h.post("/openai/v1/responses", `{"model":"m","input":"hi","previous_response_id":"resp_never_seen"}`, key)
-	wantRefusal(t, a, "openai", http.StatusForbidden, "provider_state", false)
+	wantRefusal(t, a, "openai", http.StatusForbidden, "policy_denied", false)
 	if len(up.requests()) != 0 || len(h.facts(fairlead.KindCallRefused)) != 2 {
 		t.Error("they were not refused, each with a fact")
 	}
 	h.provider("openai", func(p *Provider) { p.Enforce = false })
 	h.post("/openai/v1/responses", `{"model":"m","input":"hi","previous_response_id":"resp_never_seen","tools":[{"type":"web_search"}]}`, key)
 	c, _ := h.only(0)
-	if got := fmt.Sprint(c.intent.Attr("fairlead.would_refuse")); got != "[hosted_tools provider_state]" {
+	if got := fmt.Sprint(c.intent.Attr("fairlead.would_refuse")); got != "[deny-hosted-unclassified deny-unresolved-state]" {
 		t.Errorf("observe mode says it would refuse %s", got)
 	}
 }

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/flow"
 	"github.com/fairleadhq/fairlead/internal/identity"
 	"github.com/fairleadhq/fairlead/internal/ledger"
 	"github.com/fairleadhq/fairlead/internal/provenance"
@@ -29,6 +31,7 @@ type call struct {
 	target target
 
 	body     []byte
+	sent     []byte // what goes to the provider, where that is not body
 	exchange *fairlead.Exchange
 	unread   string // why the body was not read, where it was let through all the same
 	query    url.Values
@@ -36,11 +39,16 @@ type call struct {
 	who      identity.Identity
 	would    []string // what enforce mode would have refused
 
-	link   provenance.Request
-	linked provenance.Linked
-	scope  *ledger.Scope
-	intent fairlead.Fact
-	gapped bool // the intent could not be recorded, and the route lets such calls pass
+	link     provenance.Request
+	linked   provenance.Linked
+	flow     *flow.Context
+	frozen   []uint64 // hashes of the tools that were on offer before anything untrusted came in
+	policies *Policies
+	rulings  []ruling
+	reserved *budget.Reservation
+	scope    *ledger.Scope
+	intent   fairlead.Fact
+	gapped   bool // the intent could not be recorded, and the route lets such calls pass
 }
 
 // refusal is why a call is not let through.
@@ -49,6 +57,9 @@ type refusal struct {
 	code    string
 	message string
 	retry   bool
+	after   time.Duration   // with retry: when it may help; a second if zero
+	resend  bool            // the conversation has to be sent whole
+	rules   []string        // the rules that stand in its way
 	reason  identity.Reason // set when a credential did not hold
 }
 
@@ -69,7 +80,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer g.underWay.Done()
 	g.conf.Metrics.inFlight.Inc()
 	defer g.conf.Metrics.inFlight.Dec()
-	c := &call{g: g, s: s, w: w, r: r, start: g.now(), target: t}
+	c := &call{g: g, s: s, w: w, r: r, start: g.now(), target: t, policies: g.policies.Load()}
 	if err := c.run(); err != nil {
 		c.refuse(err)
 	}
@@ -91,10 +102,23 @@ func (c *call) run() error {
 	if err := c.observe(); err != nil {
 		return err
 	}
+	declared, err := declaredLabels(c.r.Header)
+	if err != nil {
+		return err
+	}
+	c.label(declared)
+	if err := c.reserve(); err != nil {
+		return err
+	}
+	defer c.giveBack()
+	if err := c.judge(); err != nil {
+		return err
+	}
 	if err := c.record(); err != nil {
 		return err
 	}
 	c.w.Header().Set("Fairlead-Decision-Id", c.intent.ID.String())
+	c.w.Header().Set(labelHeader, c.bound().String()) // an answer inherits the join of what it is made from
 	c.upstream()
 	return nil
 }
@@ -235,38 +259,33 @@ func (c *call) observe() error {
 	c.link = provenance.Request{Domain: d, Body: c.body, Exchange: c.exchange, Chain: ledger.ChainOf(c.body, c.exchange.Messages),
 		Conversation: c.who.Conversation, Trace: c.who.Trace.TraceID}
 	c.linked = c.g.conf.Linker.Link(&c.link)
-	if len(c.exchange.HostedTools) > 0 {
-		c.would = append(c.would, "hosted_tools")
-	}
-	if len(c.linked.Unresolved) > 0 {
-		c.would = append(c.would, "provider_state")
-	}
-	if !c.target.provider.Enforce {
-		return nil
-	}
-	if n := len(c.exchange.HostedTools); n > 0 {
-		return &refusal{status: http.StatusForbidden, code: "hosted_tools",
-			message: fmt.Sprintf("the provider itself would run %d tools (%.100q, …) before anybody can look: use tools of your own, or ask the operator for observe mode", n, c.exchange.HostedTools[0])}
-	}
-	if n := len(c.linked.Unresolved); n > 0 {
-		return &refusal{status: http.StatusForbidden, code: "provider_state",
-			message: fmt.Sprintf("%s refers to content that the provider keeps and that did not come through this gateway: send the content itself", c.linked.Unresolved[0].Field)}
-	}
-	return nil
+	return c.mend()
 }
 
 // record makes the intent durable: no fact, no call.
 func (c *call) record() error {
 	p := c.target.provider
-	c.intent = fairlead.Fact{Kind: fairlead.KindCallIntent, ID: c.g.conf.Ledger.NewID(), Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links,
+	id := c.intent.ID
+	if id.IsZero() {
+		id = c.g.conf.Ledger.NewID()
+	}
+	c.intent = fairlead.Fact{Kind: fairlead.KindCallIntent, ID: id, Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links,
 		Attrs: c.intentAttrs()}
+	if c.reserved != nil {
+		for _, a := range c.reserved.Attrs() {
+			if c.intent.Attr(a.Name) == nil { // the run may be named already
+				c.intent.Attrs = append(c.intent.Attrs, a)
+			}
+		}
+	}
 	if c.r.Context().Err() != nil {
 		return &refusal{status: statusClientGone, code: "client_gone", message: "the client went away"}
 	}
 	// From here on a client that goes away changes nothing: an intent that may be durable needs its outcome.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
-	err := c.keep(ctx, &c.intent, "request", c.body, &ledger.Layout{Chain: c.link.Chain, Units: c.exchange.Units}, c.names())
+	err := c.keep(ctx, &c.intent, content{"request", c.body, &ledger.Layout{Chain: c.link.Chain, Units: c.exchange.Units}, c.names()},
+		content{name: "sent", body: c.sent})
 	if err == nil {
 		return nil
 	}
@@ -283,16 +302,26 @@ func (c *call) record() error {
 // statusClientGone is what nginx logs when nobody is left to answer; it never reaches a wire.
 const statusClientGone = 499
 
+// content is what a fact refers to in the vault.
+type content struct {
+	name   string
+	body   []byte
+	layout *ledger.Layout
+	names  []string
+}
+
 // keep seals content and records the fact that refers to it.
-func (c *call) keep(ctx context.Context, f *fairlead.Fact, name string, body []byte, layout *ledger.Layout, names []string) error {
+func (c *call) keep(ctx context.Context, f *fairlead.Fact, contents ...content) error {
 	if c.scope == nil {
 		if err := c.findScope(ctx); err != nil {
 			return err
 		}
 	}
 	var blobs []*ledger.Blob
-	if len(body) > 0 || len(names) > 0 {
-		blobs = c.g.conf.Ledger.Vault().Seal(c.scope, name, body, layout, names)
+	for _, b := range contents {
+		if len(b.body) > 0 || len(b.names) > 0 {
+			blobs = append(blobs, c.g.conf.Ledger.Vault().Seal(c.scope, b.name, b.body, b.layout, b.names)...)
+		}
 	}
 	pending, err := c.g.conf.Ledger.Send(ctx, f, blobs...)
 	if err != nil || c.target.provider.Async {
@@ -350,15 +379,22 @@ func (c *call) recordRefusal(r *refusal) fairlead.ID {
 	if c.exchange == nil {
 		c.exchange = &opaque
 	}
-	f := &fairlead.Fact{Kind: fairlead.KindCallRefused, ID: c.g.conf.Ledger.NewID(), Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links}
+	id := c.intent.ID
+	if id.IsZero() {
+		id = c.g.conf.Ledger.NewID()
+	}
+	f := &fairlead.Fact{Kind: fairlead.KindCallRefused, ID: id, Tenant: c.who.Tenant(), Actor: c.who.Actor, Links: c.linked.Links}
 	f.Attrs = append(c.intentAttrs(), fairlead.Attr{Name: "fairlead.refusal", Value: r.code}, fairlead.Attr{Name: "http.response.status_code", Value: int64(r.status)})
+	if len(r.rules) > 0 {
+		f.Attrs = append(f.Attrs, fairlead.Attr{Name: "fairlead.refusal.rules", Value: r.rules[:min(len(r.rules), 16)]})
+	}
 	var body []byte
 	if c.who.Key != nil && r.code != "key_in_content" {
 		body = c.body
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
-	if err := c.keep(ctx, f, "request", body, nil, c.names()); err != nil {
+	if err := c.keep(ctx, f, content{"request", body, nil, c.names()}); err != nil {
 		// The call was refused: nothing happened that the record would have to show. The log says it.
 		c.g.conf.Log.Error("a refusal could not be recorded", "code", r.code, "err", err)
 	}
@@ -369,9 +405,9 @@ func (c *call) recordRefusal(r *refusal) fairlead.ID {
 const recordTimeout = 30 * time.Second
 
 func (c *call) answerRefusal(r *refusal, id fairlead.ID) {
-	ref := dialect.Refusal{Status: r.status, Code: r.code, Message: "Fairlead: " + r.message, DecisionID: id.String(), Retry: r.retry}
+	ref := dialect.Refusal{Status: r.status, Code: r.code, Message: "Fairlead: " + r.message, DecisionID: id.String(), Retry: r.retry, Resend: r.resend}
 	if r.retry {
-		ref.RetryAfter = time.Second
+		ref.RetryAfter = max(r.after, time.Second)
 	}
 	status, h, body := c.target.provider.dialect.Refuse(ref)
 	if !id.IsZero() {

@@ -118,8 +118,41 @@ func (c *call) intentAttrs() []fairlead.Attr {
 		a.list("fairlead.state.unresolved", fields)
 	}
 	a.text("fairlead.identity.conflict", c.who.Conflict)
+	if r := c.linked.Run; !r.Root.IsZero() {
+		a.text("fairlead.run.id", r.Root.String())
+		a.int("fairlead.run.step", int64(r.Steps)+1)
+		a.int("fairlead.run.began", r.Began.UnixMicro())
+		a.int("fairlead.run.messages", int64(r.Messages))
+	}
+	if c.who.Token != nil {
+		a.list("fairlead.user.groups", c.who.Token.Groups)
+	}
+	if c.flow != nil {
+		c.labelAttrs(&a)
+	}
+	c.policyAttrs(&a, c.rulings)
 	a.list("fairlead.would_refuse", c.would)
 	return a
+}
+
+// labelAttrs describes what the model is about to see.
+func (c *call) labelAttrs(a *attrs) {
+	l := c.bound()
+	a.text("fairlead.label.integrity", l.Integrity.String())
+	a.flag("fairlead.label.instructional", l.Instructional)
+	a.list("fairlead.label.data", l.Data)
+	if len(c.rulings) > 0 {
+		a.list("fairlead.label.forbidden", c.rulings[0].Request.Context.Forbidden)
+	}
+	seen := 0
+	for _, s := range c.flow.Suspicious() {
+		if s.New {
+			seen++
+		}
+	}
+	if seen > 0 {
+		a.int("fairlead.injection.seen", int64(seen))
+	}
 }
 
 func mode(p *Provider) string {
@@ -155,6 +188,7 @@ func (c *call) outcomeAttrs(o *outcome) []fairlead.Attr {
 			a.list("fairlead.tools.called", names)
 		}
 	}
+	c.toolAttrs(&a, o.tools)
 	if o.attempts > 1 {
 		a.int("fairlead.attempts", int64(o.attempts))
 		a.text("gen_ai.provider.name", o.provider)

@@ -26,21 +26,28 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/approval"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/flow"
 	"github.com/fairleadhq/fairlead/internal/identity"
 	"github.com/fairleadhq/fairlead/internal/ledger"
+	"github.com/fairleadhq/fairlead/internal/policy"
 	"github.com/fairleadhq/fairlead/internal/provenance"
 )
 
 // Config is what a gateway is made of. Ledger, Resolver and Linker are required.
 type Config struct {
-	Ledger   *ledger.Ledger
-	Resolver *identity.Resolver
-	Linker   *provenance.Linker
-	Failures *identity.Failures // where credentials that do not hold are counted; its own if nil
-	Metrics  *Metrics           // its own if nil
-	Log      *slog.Logger       // slog.Default() if nil
-	Settings Settings
+	Ledger    *ledger.Ledger
+	Resolver  *identity.Resolver
+	Linker    *provenance.Linker
+	Approvals *approval.Book     // nil: what is held cannot be endorsed
+	Budget    *budget.Book       // nil: nothing is limited
+	Policies  Policies           // the starter set if there is none
+	Failures  *identity.Failures // where credentials that do not hold are counted; its own if nil
+	Metrics   *Metrics           // its own if nil
+	Log       *slog.Logger       // slog.Default() if nil
+	Settings  Settings
 }
 
 // Settings are what can change while the gateway runs.
@@ -52,6 +59,8 @@ type Settings struct {
 
 	MaxRequest, MaxResponse int64         // bytes; 64 MiB if zero
 	StreamIdle              time.Duration // how long a stream may be silent; 5 minutes if zero
+	// Flow is how content and tools are labelled; without it every tool is unknown and all that tools return untrusted.
+	Flow *flow.Rules
 	// Resolver replaces the one of Config.
 	Resolver *identity.Resolver
 
@@ -72,6 +81,9 @@ type Provider struct {
 	Async bool
 	// FailOpen lets calls pass when the ledger cannot record them, and records the gap later.
 	FailOpen bool
+	// Hold is how long a connection is held for somebody to approve a tool call. With zero the answer goes out at once,
+	// without the call, and the same request can be made again once it is approved.
+	Hold     time.Duration
 	Retries  int
 	Fallback string
 	Timeout  time.Duration // for one attempt, up to the headers of a stream or the end of a whole answer; 10 minutes if zero
@@ -86,6 +98,10 @@ type Gateway struct {
 	settings  atomic.Pointer[Settings]
 	transport http.RoundTripper
 	gaps      gaps
+	policies  atomic.Pointer[Policies]
+	contexts  contexts
+	rewritten rewritten
+	memories  sync.Map // of *flow.Memory, by tenant
 	underWay  sync.WaitGroup
 	now       func() time.Time
 }
@@ -108,6 +124,14 @@ func New(c Config) (*Gateway, error) {
 	if c.Settings.Resolver == nil {
 		c.Settings.Resolver = c.Resolver
 	}
+	if c.Policies.Live == nil {
+		live, err := policy.Load(policy.Starter(), policy.Options{})
+		if err != nil {
+			return nil, err
+		}
+		c.Policies.Live = live
+	}
+	g.SetPolicies(c.Policies)
 	return g, g.Set(c.Settings)
 }
 
@@ -124,6 +148,13 @@ func (g *Gateway) Set(s Settings) error {
 	}
 	if s.Resolver == nil {
 		s.Resolver = g.conf.Resolver
+	}
+	if s.Flow == nil {
+		rules, err := flow.Compile(flow.Config{})
+		if err != nil {
+			return err
+		}
+		s.Flow = rules
 	}
 	providers := make(map[string]Provider, len(s.Providers))
 	names := make([]string, 0, len(s.Providers))

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/approval"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/identity"
 	"github.com/fairleadhq/fairlead/internal/ledger"
 	"github.com/fairleadhq/fairlead/internal/provenance"
@@ -33,7 +35,9 @@ type harness struct {
 	settings  Settings
 	issuers   []identity.Issuer
 	fault     func(point string) error
-	tap       *lockedBuffer       // if set, takes a copy of whatever is written to clients
+	tap       *lockedBuffer // if set, takes a copy of whatever is written to clients
+	limits    *budget.Book
+	policies  Policies
 	onCall    func(*http.Request) // if set, sees each request as it comes in
 
 	log      lockedBuffer
@@ -41,6 +45,7 @@ type harness struct {
 	ring     *identity.Ring
 	failures *identity.Failures
 	linker   *provenance.Linker
+	book     *approval.Book
 	gateway  *Gateway
 	server   *httptest.Server
 	client   *http.Client
@@ -95,9 +100,6 @@ func (h *harness) open() {
 			h.t.Fatal(err)
 		}
 	})
-	if _, err := h.linker.Warm(h.t.Context(), l.Reader); err != nil {
-		h.t.Fatal(err)
-	}
 	pseudonyms, err := identity.NewPseudonyms(l.DeriveKey("pseudonyms"))
 	if err != nil {
 		h.t.Fatal(err)
@@ -106,8 +108,25 @@ func (h *harness) open() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c := Config{Ledger: l, Resolver: resolver, Linker: h.linker, Failures: h.failures, Log: logger, Settings: h.settings}
+	book, err := approval.New(h.t.Context(), approval.Config{Ledger: l, Log: logger})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	seq := int64(0)
+	h.eachFact(func(e *verify.Envelope) {
+		if strings.HasPrefix(string(e.Kind), "approval.") {
+			if err := book.Apply(seq, e.Fact); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+		seq++
+	})
+	h.book = book
+	c := Config{Ledger: l, Approvals: book, Budget: h.limits, Policies: h.policies, Resolver: resolver, Linker: h.linker, Failures: h.failures, Log: logger, Settings: h.settings}
 	if h.gateway, err = New(c); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := h.linker.Warm(h.t.Context(), l.Reader, h.gateway.Relearn); err != nil {
 		h.t.Fatal(err)
 	}
 	h.server = httptest.NewUnstartedServer(http.HandlerFunc(h.serve))

@@ -250,11 +250,11 @@ func TestStateAtTheProvider(t *testing.T) {
 		mine := key
 		key = h.key("other" + stream)
 		a, _ = respond(`{"model":"practice-1","input":"and then?","previous_response_id":"` + id + `"}`)
-		wantRefusal(t, a, "openai", http.StatusForbidden, "provider_state", false)
+		wantRefusal(t, a, "openai", http.StatusForbidden, "policy_denied", false)
 		key = mine
 	}
 	a, _ := respond(`{"model":"practice-1","input":"and then?","previous_response_id":"resp_unknown"}`)
-	wantRefusal(t, a, "openai", http.StatusForbidden, "provider_state", false)
+	wantRefusal(t, a, "openai", http.StatusForbidden, "policy_denied", false)
 	h.provider("openai", func(p *Provider) { p.Enforce = false })
 	before := len(h.calls())
 	h.post("/openai/v1/responses", `{"model":"practice-1","input":"and then?","previous_response_id":"resp_unknown"}`, "Authorization: Bearer "+key)

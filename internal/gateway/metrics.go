@@ -5,6 +5,9 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/policy"
 )
 
 // Metrics counts what the gateway does, for Prometheus. Labels come from configuration and fixed words only, so that no
@@ -18,6 +21,8 @@ type Metrics struct {
 	seconds  *prometheus.HistogramVec
 	tokens   *prometheus.CounterVec
 	failures prometheus.Counter
+	verdicts *prometheus.CounterVec
+	shadows  *prometheus.CounterVec
 
 	mu   sync.Mutex
 	byID map[seriesKey]*series
@@ -45,11 +50,21 @@ func NewMetrics() *Metrics {
 		Help: "From a call's arrival to its recorded outcome.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 18)}, []string{"provider", "stream"})
 	m.tokens = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_tokens_total", Help: "Tokens as the provider counts them."}, []string{"provider", "type"})
 	m.failures = prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_auth_failures_total", Help: "Credentials that did not hold."})
-	m.Registry.MustRegister(m.inFlight, m.calls, m.refusals, m.seconds, m.tokens, m.failures)
+	m.verdicts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_policy_verdicts_total", Help: "Decisions of the live policy set, also those that observe mode does not obey."}, []string{"action", "effect"})
+	m.shadows = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_policy_shadow_differs_total", Help: "Decisions in which the shadow policy set differs from the live one."}, []string{"action", "live", "shadow"})
+	m.Registry.MustRegister(m.inFlight, m.calls, m.refusals, m.seconds, m.tokens, m.failures, m.verdicts, m.shadows)
 	return m
 }
 
 func (m *Metrics) refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
+
+func (m *Metrics) decided(a policy.Action, e fairlead.Effect) {
+	m.verdicts.WithLabelValues(string(a), string(e)).Inc()
+}
+
+func (m *Metrics) shadowed(a policy.Action, live, shadow fairlead.Effect) {
+	m.shadows.WithLabelValues(string(a), string(live), string(shadow)).Inc()
+}
 
 func (m *Metrics) authFailed(n int64) { m.failures.Add(float64(n)) }
 

@@ -53,6 +53,9 @@ func (c *call) stream(ctx context.Context, cancel context.CancelCauseFunc, res *
 	s.framer.Max = int(c.s.MaxResponse) // one event may carry the whole answer, and all of it is kept anyway
 	if c.target.known {
 		s.reader = c.target.provider.dialect.Stream(c.target.route)
+		if c.target.provider.Enforce {
+			s.reader.HoldTools()
+		}
 	}
 	if c.scope != nil {
 		s.mac = c.scope.NewMAC()
@@ -151,6 +154,51 @@ func (s *streaming) progress() {
 	}
 }
 
+// judge decides about the tool calls that are held and takes out those that may not go out. On an error nothing of what
+// is held may go out.
+func (s *streaming) judge() error {
+	c, o := s.c, s.o
+	if o.status >= 300 || o.answer == nil {
+		return nil
+	}
+	enforce := c.target.provider.Enforce
+	if enforce && o.answer.ErrorType == "fairlead.malformed_event" {
+		return errUnjudged
+	}
+	var err error
+	if o.tools, err = c.mediate(c.r.Context(), o.answer, s.wait); err != nil {
+		return err
+	}
+	refused := withheld(o.tools)
+	if len(refused) == 0 {
+		return nil
+	}
+	out, err := s.reader.Withhold(s.raw[s.released:], refused)
+	if err != nil {
+		c.g.conf.Log.Error("tool calls could not be taken out of a stream: its end is withheld", "call", c.intent.ID.String(), "err", err)
+		return errUnjudged
+	}
+	o.original = s.raw
+	s.raw = append(s.raw[:s.released:s.released], out...)
+	ans := c.target.provider.dialect.Stream(c.target.route)
+	f := wire.Framer{Max: len(s.raw) + 1}
+	each := func(ev wire.Event) error { ans.Event(ev); return nil }
+	if f.Push(s.raw, each) != nil || f.Close(each) != nil {
+		return errUnjudged
+	}
+	*o.answer = ans.Answer()
+	c.g.rewritten.learn(o.answer, refused)
+	return nil
+}
+
+// wait tells the client, between two events, that the stream goes on later.
+func (s *streaming) wait() {
+	const comment = ": waiting for an approval\n\n"
+	held := append([]byte(comment), s.raw[s.released:]...)
+	s.raw = append(s.raw[:s.released:s.released], held...)
+	_ = s.release(s.released + len(comment)) // a client that is gone shows in its context
+}
+
 // end closes the stream: err is io.EOF at its proper end.
 func (s *streaming) end(err error) {
 	c, o := s.c, s.o
@@ -160,6 +208,11 @@ func (s *streaming) end(err error) {
 		}
 		ans := s.reader.Answer()
 		o.answer, o.errType = &ans, ans.ErrorType
+	}
+	if err == io.EOF {
+		if jerr := s.judge(); jerr != nil {
+			err = jerr
+		}
 	}
 	var tail []byte
 	switch {
@@ -185,8 +238,13 @@ func (s *streaming) end(err error) {
 		if r == nil {
 			r = &refusal{status: http.StatusBadGateway, code: "upstream_broken", message: err.Error()}
 		}
-		if !errors.Is(err, errTimeout) && !errors.Is(err, errAnswerSize) {
+		if !errors.Is(err, errTimeout) && !errors.Is(err, errAnswerSize) && !errors.Is(err, errUnjudged) {
 			o.errType = "stream_broken"
+		}
+		if c.target.provider.Enforce && s.reader != nil {
+			// What is held was not decided about, or could not be.
+			o.original = s.raw
+			s.raw = s.raw[:s.released:s.released]
 		}
 		// An event that was cut in the middle is not passed on: what follows must not be glued to it.
 		s.raw = s.raw[:len(s.raw)-len(s.rest())]

@@ -27,6 +27,9 @@ type outcome struct {
 	released int64 // bytes of the answer that the client may have; -1 when it is all of it
 	attempts int
 	provider string
+	// What was decided about the answer's tool calls, and the provider's own bytes if the client gets others.
+	tools    []toolRuling
+	original []byte
 }
 
 // upstream makes the call and answers the client. Every way out of it records an outcome.
@@ -82,7 +85,7 @@ func (c *call) attempts(ctx context.Context, cancel context.CancelCauseFunc, o *
 		case p.Fallback != "" && c.who.Key != nil && c.target.known && !seen[p.Fallback]:
 			// Only for those who may use the operator's credentials: a client's own key is for one provider.
 			fallback, ok := c.s.Providers[p.Fallback]
-			if !ok {
+			if !ok || !c.mayAsk(&fallback) {
 				return res, err
 			}
 			next, left = &fallback, fallback.Retries
@@ -109,6 +112,12 @@ func (c *call) attempts(ctx context.Context, cancel context.CancelCauseFunc, o *
 	}
 }
 
+// mayAsk reports whether policy lets the call go to another provider than the one that was asked for.
+func (c *call) mayAsk(p *Provider) bool {
+	r := c.decide(c.modelRequest(p))
+	return r.Verdict.Effect == fairlead.Allow || !c.target.provider.Enforce
+}
+
 func retryable(status int) bool {
 	switch status {
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
@@ -126,7 +135,7 @@ func (c *call) recordAttempt(ctx context.Context, n int, p *Provider, why string
 	f := &fairlead.Fact{Kind: fairlead.KindCallAttempt, Tenant: c.intent.Tenant,
 		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}},
 		Attrs: []fairlead.Attr{{Name: "fairlead.attempt", Value: int64(n)}, {Name: "gen_ai.provider.name", Value: p.Name}, {Name: "error.type", Value: why}}}
-	err := c.keep(ctx, f, "", nil, nil, nil)
+	err := c.keep(ctx, f)
 	if err == nil || ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -240,11 +249,15 @@ func (c *call) outgoing(ctx context.Context, p *Provider) *http.Request {
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // net/http would add its own
 	}
-	req := &http.Request{Method: c.r.Method, URL: &u, Host: p.base.Host, Header: h, ContentLength: int64(len(c.body)),
+	body := c.body
+	if c.sent != nil {
+		body = c.sent
+	}
+	req := &http.Request{Method: c.r.Method, URL: &u, Host: p.base.Host, Header: h, ContentLength: int64(len(body)),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
-	if len(c.body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(c.body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
+	if len(body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
 	return req.WithContext(ctx)
 }
@@ -291,6 +304,9 @@ func (c *call) classify(o *outcome, err error) *refusal {
 	case err == unrecorded:
 		o.kind, o.errType = outcomeUpstream, "ledger_unavailable"
 		return unrecorded
+	case errors.Is(err, errUnjudged):
+		o.kind, o.errType = outcomeWithheld, "unreadable_answer"
+		return &refusal{status: http.StatusBadGateway, code: "unreadable_answer", message: errUnjudged.Error() + ", and this route is enforced: ask the operator for observe mode"}
 	case errors.Is(err, errTimeout):
 		o.kind, o.errType = outcomeTimeout, "timeout"
 		return &refusal{status: http.StatusGatewayTimeout, code: "upstream_timeout", message: "the provider did not answer in time", retry: true}
@@ -349,10 +365,14 @@ func (c *call) close(o *outcome, body []byte) error {
 	}
 	f := &fairlead.Fact{Kind: fairlead.KindCallOutcome, Tenant: c.intent.Tenant, Actor: c.appAccepted(o.status),
 		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}}, Attrs: c.outcomeAttrs(o)}
-	err := c.keep(ctx, f, "response", body, nil, nil)
+	err := c.keep(ctx, f, content{name: "response", body: body}, content{name: "upstream", body: o.original}, content{name: "verdict", body: verdictJSON(o.tools)})
+	c.settle(o) // what was used was used, whether or not it is on record
 	if err == nil {
-		c.link.Proven = c.linked.Proven
-		c.g.conf.Linker.Learn(&c.link, c.intent.ID, c.scope.ID, learnable(o))
+		c.link.Proven, c.link.Label = c.linked.Proven, c.bound()
+		c.link.Run = c.linked.Run.Next(c.intent.ID, c.start.UTC(), len(c.exchange.Messages))
+		answer := learnable(o)
+		c.g.conf.Linker.Learn(&c.link, c.intent.ID, c.scope.ID, answer)
+		c.remember(answer)
 		return nil
 	}
 	c.g.conf.Log.Error("an outcome could not be recorded", "call", c.intent.ID.String(), "err", err, "open", c.target.provider.FailOpen)
@@ -383,7 +403,7 @@ func (c *call) deliver(o *outcome, err error, size int64) {
 		Attrs: []fairlead.Attr{{Name: "error.type", Value: "client_gone"}, {Name: "fairlead.recorded.bytes", Value: size}}}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
-	if err := c.keep(ctx, f, "", nil, nil, nil); err != nil {
+	if err := c.keep(ctx, f); err != nil {
 		c.g.conf.Log.Error("a broken delivery could not be recorded", "call", c.intent.ID.String(), "err", err)
 	}
 }
@@ -407,21 +427,63 @@ func (c *call) whole(res *reply, o *outcome) {
 	if res.StatusCode == http.StatusUnauthorized && c.who.Key == nil {
 		c.g.conf.Failures.Add(identity.ReasonProviderRejectedIt, remoteIP(c.r))
 	}
-	if err := c.close(o, res.whole); err != nil {
+	body := res.whole
+	if o.status < 300 {
+		var err error
+		if body, err = c.release(o, res.whole); err != nil {
+			c.fail(o, err)
+			return
+		}
+	}
+	if err := c.close(o, body); err != nil {
 		c.answerRefusal(unrecorded, c.intent.ID)
 		return
 	}
 	copyHeader(c.w.Header(), res.Header)
 	if c.r.Method != http.MethodHead {
-		c.w.Header().Set("Content-Length", fmt.Sprint(len(res.whole)))
+		c.w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	}
 	c.w.WriteHeader(res.StatusCode)
-	_, err := c.w.Write(res.whole)
+	_, err := c.w.Write(body)
 	if err == nil {
 		err = c.r.Context().Err()
 	}
-	c.deliver(o, err, int64(len(res.whole)))
+	c.deliver(o, err, int64(len(body)))
 }
+
+// release gives the bytes of a whole answer that may go out: all of them, unless policy takes tool calls out of it.
+func (c *call) release(o *outcome, body []byte) ([]byte, error) {
+	if o.answer == nil {
+		if c.target.provider.Enforce && c.target.known {
+			return nil, errUnjudged
+		}
+		return body, nil
+	}
+	var err error
+	if o.tools, err = c.mediate(c.r.Context(), o.answer, func() {}); err != nil {
+		return nil, err
+	}
+	refused := withheld(o.tools)
+	if len(refused) == 0 {
+		return body, nil
+	}
+	d, rt := c.target.provider.dialect, c.target.route
+	out, err := d.Withhold(rt, body, refused)
+	if err == nil {
+		var ans fairlead.Answer
+		if ans, err = d.Answer(rt, out); err == nil {
+			o.answer, o.original = &ans, body
+			c.g.rewritten.learn(&ans, refused)
+			return out, nil
+		}
+	}
+	c.g.conf.Log.Error("tool calls could not be taken out of an answer: all of it is withheld", "call", c.intent.ID.String(), "err", err)
+	o.original = body
+	return nil, errUnjudged
+}
+
+// errUnjudged is the error for an answer that enforce mode cannot let out, because what it asks for cannot be told.
+var errUnjudged = errors.New("the answer cannot be read well enough to decide about what it asks for")
 
 func copyHeader(dst, src http.Header) {
 	dropHopByHop(src)

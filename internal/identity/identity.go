@@ -159,6 +159,21 @@ func (r *Resolver) Resolve(ctx context.Context, h http.Header, q url.Values, x *
 	return id, nil
 }
 
+// Person checks a subject token that somebody presents for themself, and gives them as the user facet of a request
+// with that token would. The error is an [*Error].
+func (r *Resolver) Person(ctx context.Context, token string) (Identity, error) {
+	id := Identity{tenant: r.tenant}
+	id.Actor.App.Assurance = fairlead.Absent
+	t, err := r.tokens.verify(ctx, token)
+	if err != nil {
+		return id, err
+	}
+	id.Token = t
+	r.user(&id, &declared{})
+	r.agent(&id, &declared{})
+	return id, nil
+}
+
 func (r *Resolver) app(id *Identity) error {
 	c := &id.Credential
 	switch {
@@ -273,3 +288,6 @@ func (id *Identity) conflict(s string) {
 	}
 	id.Conflict += s
 }
+
+// ForTenant is the identity of a call of that tenant that was recorded earlier.
+func ForTenant(tenant string) Identity { return Identity{tenant: tenant} }

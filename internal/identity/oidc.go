@@ -30,6 +30,7 @@ const (
 	maxToken      = 16 << 10
 	maxSubject    = 255 // bytes, as OpenID Connect has it
 	maxDelegation = 8   // actors
+	maxGroups     = 256
 	leeway        = 30 * time.Second
 	cacheTokens   = 4096
 	cacheTime     = 5 * time.Minute // then the signature is checked again: a withdrawn key must not live on in the cache
@@ -98,6 +99,7 @@ type Token struct {
 	ID      string          // jti, if it is Safe
 	Digest  fairlead.Digest // SHA-256 of the whole token
 	Expires time.Time
+	Groups  []string // what the issuer says in groups and roles: at most 256 names, sorted
 
 	subject string
 	aliases []string // other names that the issuer gives the subject
@@ -234,6 +236,10 @@ type claims struct {
 		Email    string `json:"email"`
 		Username string `json:"preferred_username"`
 	}
+	groups struct {
+		Groups []string `json:"groups"`
+		Roles  []string `json:"roles"`
+	}
 }
 
 func readClaims(payload []byte) (*claims, error) {
@@ -244,6 +250,10 @@ func readClaims(payload []byte) (*claims, error) {
 	// Names for display: if they are odd, do without.
 	if json.Unmarshal(payload, &c.names) != nil {
 		c.names.Email, c.names.Username = "", ""
+	}
+	// Groups only widen: if they are odd, there are none.
+	if json.Unmarshal(payload, &c.groups) != nil {
+		c.groups.Groups, c.groups.Roles = nil, nil
 	}
 	return &c, nil
 }
@@ -282,6 +292,16 @@ func (c *claims) token(i *Issuer, header *jose.Header, now time.Time) (*Token, e
 	for _, n := range [...]string{c.names.Email, c.names.Username} {
 		if n != "" && len(n) <= maxSubject {
 			t.aliases = append(t.aliases, n)
+		}
+	}
+	groups := slices.Concat(c.groups.Groups, c.groups.Roles)
+	slices.Sort(groups)
+	if groups = slices.Compact(groups); len(groups) > maxGroups {
+		return nil, tokenError(ReasonMalformedToken, fmt.Sprintf("names more than %d groups and roles: ask the issuer for one that names those that matter here", maxGroups))
+	}
+	for _, g := range groups {
+		if g != "" && len(g) <= maxSubject {
+			t.Groups = append(t.Groups, g)
 		}
 	}
 	return t, nil

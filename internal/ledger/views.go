@@ -216,6 +216,11 @@ func bootKey(c *sqlite.Conn, id fairlead.ID, make bool) (int64, error) {
 
 var errNoFact = errors.New("the ledger has no such fact")
 
+// Read runs fn on a connection for reading the tables of projections. Bring them up to date before.
+func (v *Views) Read(ctx context.Context, fn func(*sqlite.Conn) error) error {
+	return v.db.Read(ctx, fn)
+}
+
 // Find gives the number of the fact with this id.
 func (v *Views) Find(ctx context.Context, id fairlead.ID) (seq int64, err error) {
 	return v.find(ctx, id, "select seq from facts_place where key = ?")

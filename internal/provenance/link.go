@@ -2,7 +2,10 @@ package provenance
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/dialect"
@@ -23,12 +26,19 @@ type Request struct {
 	Chain    ledger.Chain
 	// Conversation and Trace are declared by the caller. They decide between calls that fit equally well.
 	Conversation, Trace string
-	// Proven is that of what the request was linked to. It matters to Learn only.
+	// Proven and Run are those of what the request was linked to. They matter to Learn only.
 	Proven bool
+	Run    Run
+	// Label is that of the whole conversation. It matters to Learn only.
+	Label fairlead.Label
 
 	// canon are the states of the conversation by what its messages say, as far as they were needed.
 	canon []fairlead.Digest
 }
+
+// State gives the state of the conversation after its first n messages, by what they say; n is at least that of the
+// messages which were known, and at least 1. It can be asked for once the request was linked.
+func (r *Request) State(n int) fairlead.Digest { return r.canon[n-1] }
 
 // canonical gives the states of the conversation by what the messages say. The first known of them say what an earlier
 // prompt of the state base said.
@@ -54,14 +64,39 @@ func (r *Request) canonical(known int, base fairlead.Digest) []fairlead.Digest {
 	return r.canon
 }
 
+// A Run is an agent's work on one matter: calls that provably continue each other.
+type Run struct {
+	Root  fairlead.ID // its first call; zero for a call that follows from none
+	Steps int         // calls of it so far
+	Began time.Time
+	// Messages is how many messages its first prompt had: what the runs of one conversation have in common.
+	Messages int
+}
+
+// Next is the run that a call with this id, time and number of messages makes of what it was linked to.
+func (r Run) Next(id fairlead.ID, at time.Time, messages int) Run {
+	if r.Root.IsZero() {
+		r.Root, r.Began, r.Messages = id, at, messages
+	}
+	r.Steps++
+	return r
+}
+
 // Linked is what a request was found to follow from.
 type Linked struct {
 	Links []fairlead.Link
+	Run   Run // the run that is continued
+	// Data are the data labels that were on the calls it is linked to, and Referred is the label of those whose content
+	// is kept at the provider and not sent again.
+	Data     []string
+	Referred fairlead.Label
 	// Known messages at the start were part of an earlier call's prompt. Returned messages after them are the answer
 	// that we returned to it.
 	Known, Returned int
 	// Declared counts the other assistant turns and tool results: ones that we neither returned nor saw asked for.
+	// Foreign are the messages that they stand in, in order.
 	Declared int
+	Foreign  []int
 	// Scope is the key scope of the conversation that is continued, or 0.
 	Scope int64
 	// Proven says that the known part of the prompt holds an answer that we returned.
@@ -84,6 +119,8 @@ type call struct {
 	turn                fairlead.Digest // SHA-256 of the answer's canonical turn; zero when there was none
 	canon               fairlead.Digest // state of its prompt by what the messages say
 	proven              bool            // its prompt held an answer of ours, which only its own client could know
+	run                 Run
+	label               fairlead.Label // of the whole conversation
 	conversation, trace string
 }
 
@@ -146,7 +183,7 @@ func textHash(s string) fairlead.Digest { return sha256.Sum256([]byte(s)) }
 // Learn remembers a call once its outcome is durable. answer may be nil when there was none.
 func (l *Linker) Learn(r *Request, id fairlead.ID, scope int64, answer *fairlead.Answer) {
 	d := r.Domain.hash()
-	c := call{id: id, scope: scope, proven: r.Proven, conversation: r.Conversation, trace: r.Trace}
+	c := call{id: id, scope: scope, proven: r.Proven, run: r.Run, label: r.Label, conversation: r.Conversation, trace: r.Trace}
 	if answer != nil {
 		c.turn = sha256.Sum256(dialect.Turn(nil, answer))
 	}
@@ -195,19 +232,26 @@ func (l *Linker) Link(r *Request) Linked {
 		l.prefix(r, d, &out)
 	}
 	msgs := r.Exchange.Messages
-	l.toolResults(r, d, msgs[out.Known+out.Returned:], &out)
+	l.toolResults(d, msgs, &out)
 	// What is left of the assistant's turns came from somewhere else.
 	for i := out.Known + out.Returned; i < len(msgs); {
 		n := dialect.Run(msgs[i:])
 		if n > 0 {
 			out.Declared++
 		}
+		for j := range n {
+			out.Foreign = append(out.Foreign, i+j)
+		}
 		i += max(n, 1)
 	}
+	slices.Sort(out.Foreign)
+	out.Foreign = slices.Compact(out.Foreign)
 	return out
 }
 
-func (o *Linked) link(rel fairlead.Relation, to fairlead.ID, a fairlead.Assurance) {
+func (o *Linked) link(rel fairlead.Relation, c call, a fairlead.Assurance) {
+	to := c.id
+	o.Data = fairlead.Label{Data: o.Data}.Join(fairlead.Label{Data: c.label.Data}).Data
 	for _, l := range o.Links {
 		if l.Rel == rel && l.To == to {
 			return
@@ -227,8 +271,9 @@ func (l *Linker) state(r *Request, d [16]byte, out *Linked) {
 			continue
 		}
 		c := list[len(list)-1]
-		out.link(fairlead.RelRefers, c.id, fairlead.Derived)
-		out.Scope, out.Proven = c.scope, true // the id was in our answer, and nowhere else
+		out.link(fairlead.RelRefers, c, fairlead.Derived)
+		out.Referred = out.Referred.Join(c.label)
+		out.Scope, out.Proven, out.Run = c.scope, true, c.run // the id was in our answer, and nowhere else
 	}
 }
 
@@ -305,13 +350,13 @@ func narrow(r *Request, list []call) []call {
 func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 	fit = narrow(r, fit)
 	if len(fit) == 1 {
-		out.link(fairlead.RelContinues, fit[0].id, fairlead.Derived)
-		out.Scope, out.Proven = fit[0].scope, true
+		out.link(fairlead.RelContinues, fit[0], fairlead.Derived)
+		out.Scope, out.Proven, out.Run = fit[0].scope, true, fit[0].run
 		return
 	}
 	one := true
 	for _, c := range fit {
-		out.link(fairlead.RelPossible, c.id, fairlead.Ambiguous)
+		out.link(fairlead.RelPossible, c, fairlead.Ambiguous)
 		one = one && c.scope == fit[0].scope
 	}
 	if one {
@@ -328,18 +373,18 @@ func (l *Linker) resends(r *Request, list []call, out *Linked) {
 		a = fairlead.Ambiguous
 	}
 	last := list[len(list)-1]
-	out.link(fairlead.RelResends, last.id, a)
+	out.link(fairlead.RelResends, last, a)
 	for _, c := range list {
 		if !c.proven || c.scope != last.scope {
 			return
 		}
 	}
-	out.Scope, out.Proven = last.scope, true
+	out.Scope, out.Proven, out.Run = last.scope, true, last.run
 }
 
 // toolResults links the results among new messages to the answers that asked for them.
-func (l *Linker) toolResults(r *Request, d [16]byte, msgs []fairlead.Message, out *Linked) {
-	for i := range msgs {
+func (l *Linker) toolResults(d [16]byte, msgs []fairlead.Message, out *Linked) {
+	for i := out.Known + out.Returned; i < len(msgs); i++ {
 		for _, p := range msgs[i].Parts {
 			if p.Kind != fairlead.PartToolResult {
 				continue
@@ -347,14 +392,15 @@ func (l *Linker) toolResults(r *Request, d [16]byte, msgs []fairlead.Message, ou
 			list := l.get(key{d, byToolCall, textHash(p.CallID)})
 			if len(list) == 0 {
 				out.Declared++
+				out.Foreign = append(out.Foreign, i)
 				continue
 			}
 			if list = l.preferParent(list, out); len(list) == 1 {
-				out.link(fairlead.RelToolResult, list[0].id, fairlead.Derived)
+				out.link(fairlead.RelToolResult, list[0], fairlead.Derived)
 				continue
 			}
 			for _, c := range list {
-				out.link(fairlead.RelPossible, c.id, fairlead.Ambiguous)
+				out.link(fairlead.RelPossible, c, fairlead.Ambiguous)
 			}
 		}
 	}
@@ -370,4 +416,14 @@ func (l *Linker) preferParent(list []call, out *Linked) []call {
 		}
 	}
 	return list
+}
+
+// Beginning names a conversation by what its first n messages say.
+func (r *Request) Beginning(n int) string {
+	fresh := Request{Body: r.Body, Exchange: &fairlead.Exchange{Messages: r.Exchange.Messages[:n]}}
+	if n == 0 {
+		return ""
+	}
+	state := fresh.canonical(0, fairlead.Digest{})[n-1]
+	return hex.EncodeToString(state[:])
 }

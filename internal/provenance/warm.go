@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/dialect"
@@ -15,9 +16,13 @@ import (
 // warmEvents is how far back a start looks: what is older is linked no more after a restart, and stored anew.
 const warmEvents = 20_000
 
+// Each is given a call of an earlier process: what it asked, what it was linked to, its facts, and its answer, which may
+// be nil.
+type Each func(r *Request, linked *Linked, intent, outcome *verify.Envelope, answer *fairlead.Answer)
+
 // Warm teaches the linker, and the vault, the newest calls of a ledger, so that conversations go on over a restart.
-// It returns how many calls it took in.
-func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err error) {
+// It returns how many calls it took in. each, if not nil, is given every one of them.
+func (l *Linker) Warm(ctx context.Context, r *ledger.Reader, each Each) (calls int, err error) {
 	size, _, err := r.Head(ctx)
 	if err != nil {
 		return 0, err
@@ -38,7 +43,7 @@ func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err err
 				return nil
 			}
 			delete(intents, intent.ID)
-			if err := l.relearn(ctx, r.Vault(), opener, intent, e); err != nil {
+			if err := l.relearn(ctx, r.Vault(), opener, intent, e, each); err != nil {
 				// Erased or damaged content is for verify to report; here it only links nothing.
 				return ctx.Err()
 			}
@@ -51,7 +56,8 @@ func (l *Linker) Warm(ctx context.Context, r *ledger.Reader) (calls int, err err
 
 var errUnread = errors.New("the call was not read when it was made")
 
-func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, o opener, intent, outcome *verify.Envelope) error {
+func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, o opener, intent, outcome *verify.Envelope,
+	each Each) error {
 	c, err := Open(ctx, o, intent, outcome)
 	if err != nil {
 		return err
@@ -71,9 +77,33 @@ func (l *Linker) relearn(ctx context.Context, v *ledger.Vault, o opener, intent,
 	}
 	req := &Request{Domain: d, Body: c.Request.Body, Exchange: &c.Exchange, Chain: chain,
 		Conversation: intent.Text("gen_ai.conversation.id"), Trace: intent.Text("fairlead.trace.id"),
-		Proven: intent.Int("fairlead.messages.returned") > 0}
+		Proven: intent.Int("fairlead.messages.returned") > 0, Run: RunOf(&intent.Fact), Label: labelOf(&intent.Fact)}
+	if each != nil {
+		linked := l.Link(req)
+		each(req, &linked, intent, outcome, c.Answer)
+	}
 	l.Learn(req, intent.ID, intent.Content[0].Scope, c.Answer)
 	return nil
+}
+
+// RunOf reads the run of a call from its intent.
+func RunOf(intent *fairlead.Fact) Run {
+	r := Run{Root: intent.ID, Steps: 1, Began: intent.Time, Messages: int(intent.Int("fairlead.messages"))}
+	if root, err := fairlead.ParseID(intent.Text("fairlead.run.id")); err == nil && root != intent.ID {
+		r = Run{Root: root, Steps: int(intent.Int("fairlead.run.step")), Began: time.UnixMicro(intent.Int("fairlead.run.began")).UTC(),
+			Messages: int(intent.Int("fairlead.run.messages"))}
+	}
+	return r
+}
+
+// labelOf reads the label of a call from its intent. Data labels that the envelope had no room for are nobody's to read.
+func labelOf(intent *fairlead.Fact) (l fairlead.Label) {
+	l.Integrity, _ = fairlead.ParseIntegrity(intent.Text("fairlead.label.integrity"))
+	l.Instructional, _ = intent.Attr("fairlead.label.instructional").(bool)
+	if l.Data, _ = intent.Attr("fairlead.label.data").([]string); intent.Int("fairlead.label.data.count") > 0 {
+		l.Data = []string{fairlead.AllData}
+	}
+	return l
 }
 
 // An OpenCall is a call with its content opened and read.

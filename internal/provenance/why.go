@@ -38,6 +38,35 @@ type Call struct {
 	openErr         error
 }
 
+// Content opens what the call's outcome refers to by name; without it, it gives nil and no error.
+func (c *Call) Content(ctx context.Context, v *ledger.Vault, name string) ([]byte, error) {
+	if c.outcome == nil {
+		return nil, nil
+	}
+	for _, content := range c.outcome.Content {
+		if content.Name == name {
+			o, err := v.Open(ctx, content)
+			return o.Body, err
+		}
+	}
+	return nil, nil
+}
+
+// Rules are the policies that object to the call or to what its answer asks for, and Withheld the tool calls that were
+// taken out of the answer.
+func (c *Call) Rules() (rules, withheld []string) {
+	for _, e := range []*verify.Envelope{c.intent, c.outcome} {
+		if e == nil {
+			continue
+		}
+		list, _ := e.Attr("fairlead.policy.rules").([]string)
+		rules = append(rules, list...)
+		list, _ = e.Attr("fairlead.tools.withheld").([]string)
+		withheld = append(withheld, list...)
+	}
+	return rules, withheld
+}
+
 // Who is one facet of the actor, with the clear name where the vault has it.
 type Who struct {
 	Value     string `json:"value,omitempty"`
@@ -104,7 +133,8 @@ type Cause struct {
 var Prov = map[fairlead.Relation]string{
 	fairlead.RelCompletes: "wasStartedBy", fairlead.RelContinues: "wasInformedBy", fairlead.RelResends: "wasInformedBy",
 	fairlead.RelToolResult: "wasDerivedFrom", fairlead.RelRefers: "wasDerivedFrom", fairlead.RelPossible: "wasInfluencedBy",
-	fairlead.RelRevokes: "wasInvalidatedBy",
+	fairlead.RelRevokes: "wasInvalidatedBy", fairlead.RelReplaces: "wasRevisionOf",
+	fairlead.RelAbout: "used", fairlead.RelApproves: "wasInformedBy", fairlead.RelUses: "used",
 }
 
 // maxCauses bounds how many edges one explanation follows.

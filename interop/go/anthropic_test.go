@@ -147,13 +147,13 @@ func TestAnthropicRefusals(t *testing.T) {
 	hosted := anthropic.MessageNewParams{Model: model, MaxTokens: 1024, Messages: []anthropic.MessageParam{userText("Hello")},
 		Tools: []anthropic.ToolUnionParam{{OfWebSearchTool20250305: &anthropic.WebSearchTool20250305Param{}}}}
 	_, err := guarded.Messages.New(t.Context(), hosted)
-	anthropicStatus(t, err, 403, "hosted_tools")
+	anthropicStatus(t, err, 403, "policy_denied")
 	stream := guarded.Messages.NewStreaming(t.Context(), hosted)
 	for stream.Next() {
 		t.Errorf("event %q", stream.Current().Type)
 	}
-	anthropicStatus(t, stream.Err(), 403, "hosted_tools")
-	a.ends(t, "hosted_tools", 2)
+	anthropicStatus(t, stream.Err(), 403, "policy_denied")
+	a.ends(t, "policy_denied", 2)
 	_, err = guarded.Messages.Batches.List(t.Context(), anthropic.MessageBatchListParams{})
 	anthropicStatus(t, err, 403, "unmapped")
 	a.ends(t, "unmapped", 1)

@@ -144,13 +144,13 @@ func TestOpenAIRefusals(t *testing.T) {
 	hosted := responses.ResponseNewParams{Model: model, Input: responses.ResponseNewParamsInputUnion{OfString: openai.String("Hello")},
 		Tools: []responses.ToolUnionParam{{OfWebSearch: &responses.WebSearchToolParam{Type: "web_search"}}}}
 	_, err := guarded.Responses.New(t.Context(), hosted)
-	openaiStatus(t, err, 403, "hosted_tools")
+	openaiStatus(t, err, 403, "policy_denied")
 	stream := guarded.Responses.NewStreaming(t.Context(), hosted)
 	for stream.Next() {
 		t.Errorf("event %q", stream.Current().Type)
 	}
-	openaiStatus(t, stream.Err(), 403, "hosted_tools")
-	for _, c := range a.ends(t, "hosted_tools", 2) {
+	openaiStatus(t, stream.Err(), 403, "policy_denied")
+	for _, c := range a.ends(t, "policy_denied", 2) {
 		if c.retry != "false" {
 			t.Errorf("x-should-retry is %q", c.retry)
 		}

@@ -138,7 +138,7 @@ suite("ai, the rest", () => {
       return true;
     });
     const calls = await settle(key);
-    assert.deepEqual(outcomes(calls), ["hosted_tools"]);
+    assert.deepEqual(outcomes(calls), ["policy_denied"]);
   });
 
   test("embeddings", async () => {

@@ -74,8 +74,8 @@ suite("@anthropic-ai/sdk", () => {
     await client.beta.messages.create(request);
     await assert.rejects(at("guarded-anthropic").beta.messages.create(request), Anthropic.PermissionDeniedError);
     const calls = await settle(key);
-    assert.deepEqual(calls[0].intent.attrs["fairlead.would_refuse"], ["provider_state"]);
-    assert.deepEqual(outcomes(calls), ["completed", "provider_state"]);
+    assert.deepEqual(calls[0].intent.attrs["fairlead.would_refuse"], ["deny-unresolved-state"]);
+    assert.deepEqual(outcomes(calls), ["completed", "policy_denied"]);
   });
 
   test("count_tokens and models", async () => {
@@ -118,14 +118,14 @@ suite("@anthropic-ai/sdk", () => {
         at("guarded-anthropic").messages.create({ ...base, messages: [user("Hello")], tools: [{ type: "web_search_20250305", name: "web_search" }], stream }),
         (err) => {
           assert.ok(err instanceof Anthropic.PermissionDeniedError);
-          assert.equal(err.error.error.code, "hosted_tools");
+          assert.equal(err.error.error.code, "policy_denied");
           assert.ok(err.requestID);
           return true;
         },
       );
     }
     const calls = await settle(key);
-    assert.deepEqual(outcomes(calls), ["hosted_tools", "hosted_tools"]);
+    assert.deepEqual(outcomes(calls), ["policy_denied", "policy_denied"]);
     assert.ok(calls.every((c) => c.retry === "false"));
   });
 

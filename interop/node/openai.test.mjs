@@ -151,13 +151,13 @@ suite("openai", () => {
     for (const stream of [false, true]) {
       await assert.rejects(guarded.responses.create({ model, input: "Hello", tools: [{ type: "web_search" }], stream }), (err) => {
         assert.ok(err instanceof OpenAI.PermissionDeniedError);
-        assert.equal(err.code, "hosted_tools");
+        assert.equal(err.code, "policy_denied");
         assert.ok(err.requestID);
         return true;
       });
     }
     const calls = await settle(key);
-    assert.deepEqual(outcomes(calls), ["hosted_tools", "hosted_tools"]); // once each: x-should-retry says false
+    assert.deepEqual(outcomes(calls), ["policy_denied", "policy_denied"]); // once each: x-should-retry says false
     assert.ok(calls.every((c) => c.retry === "false"));
   });
 

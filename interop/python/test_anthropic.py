@@ -135,9 +135,9 @@ class Anthropic(Case):
         for stream in (False, True):
             with self.assertRaises(anthropic.PermissionDeniedError) as caught:
                 guarded.messages.create(**BASE, messages=[user("Hello")], tools=[{"type": "web_search_20250305", "name": "web_search"}], stream=stream)
-            self.assertEqual(caught.exception.body["error"]["code"], "hosted_tools")
+            self.assertEqual(caught.exception.body["error"]["code"], "policy_denied")
             self.assertTrue(caught.exception.request_id)
-        self.assertEqual([(c.end, c.retry) for c in self.settle()], [("hosted_tools", "false")] * 2)
+        self.assertEqual([(c.end, c.retry) for c in self.settle()], [("policy_denied", "false")] * 2)
 
     def test_refused_path(self):
         with self.assertRaises(anthropic.PermissionDeniedError):

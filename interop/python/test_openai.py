@@ -148,10 +148,10 @@ class OpenAI(Case):
         for stream in (False, True):
             with self.assertRaises(openai.PermissionDeniedError) as caught:
                 guarded.responses.create(model=MODEL, input="Hello", tools=[{"type": "web_search"}], stream=stream)
-            self.assertEqual(caught.exception.code, "hosted_tools")
+            self.assertEqual(caught.exception.code, "policy_denied")
             self.assertTrue(caught.exception.request_id)
         calls = self.settle()
-        self.assertEqual([(c.end, c.retry) for c in calls], [("hosted_tools", "false")] * 2)
+        self.assertEqual([(c.end, c.retry) for c in calls], [("policy_denied", "false")] * 2)
 
     def test_refused_path(self):
         with self.assertRaises(openai.PermissionDeniedError):

@@ -1,0 +1,419 @@
+package flow
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/dialect"
+	"github.com/fairleadhq/fairlead/internal/text"
+)
+
+// An Input is one request.
+type Input struct {
+	Body     []byte
+	Exchange *fairlead.Exchange
+	// Foreign reports whether message i is an assistant turn that nobody here returned, or a tool result that nobody
+	// here asked for. Both are untrusted. With nil there are none.
+	Foreign func(message int) bool
+	// Declared are data labels that the caller declares for what is new. They can only narrow.
+	Declared []string
+	// Before is what was known of the first Known messages, or nil.
+	Before *Context
+	Known  int
+	// Stored looks up an earlier answer that came back in other words' place ([Memory.Lookup]); nil if there is none.
+	Stored func(text string) (fairlead.Label, fairlead.ID, bool)
+}
+
+// A Context is what is known of a conversation. It is not changed once it is made, and safe for concurrent use. It keeps
+// the text of the conversation, up to [MaxIndexed] bytes, and shares it with the contexts that it was made from.
+type Context struct {
+	rules     *Rules
+	parts     []*part
+	messages  int
+	fresh     int // messages from here on are new
+	bound     fairlead.Label
+	indexed   int         // bytes of text in parts
+	missed    *part       // the first untrusted part with text that was too much to be kept
+	wants     actions     // what those with authority ask for
+	scripts   scripts     // that those with authority write in
+	delegates bool        // the user hands over to what stands somewhere: "do the tasks in ..."
+	extended  atomic.Bool // a later context already uses what is behind the end of parts
+}
+
+// A part is a stretch of text with one label.
+type part struct {
+	message, index int
+	role           fairlead.Role
+	from           string // "operator", "user", "tool:NAME", "assistant"
+	label          fairlead.Label
+	origin         fairlead.ID // the stored answer that it holds
+	own            bool        // an answer of ours: no evidence of where anything comes from
+	body           fairlead.Span
+	offset         int // where text begins in the part's text
+	text           string
+	folded         text.Folded
+	marks          []mark // of folded
+	sieve          sieve  // of folded
+	views          []view
+	regions        []region // in text
+}
+
+// A view is what a part says once an encoding is undone.
+type view struct {
+	at      fairlead.Span // in the part's text
+	folded  text.Folded
+	regions []region // in the view's own text
+}
+
+// Label labels every part of a request. A context that knows the first messages already is not changed; with one that
+// knows more than there are, or that belongs to other rules, everything is read anew.
+func (r *Rules) Label(in Input) *Context {
+	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
+	if b := in.Before; b != nil && b.rules == r && in.Known > 0 && in.Known <= c.messages && in.Known >= b.messages {
+		c.parts, c.bound, c.indexed, c.missed, c.wants = b.parts, b.bound, b.indexed, b.missed, b.wants
+		c.delegates, c.scripts = b.delegates, b.scripts
+		if !b.extended.CompareAndSwap(false, true) {
+			c.parts = slices.Clip(c.parts)
+		}
+		c.fresh = b.messages
+	}
+	l := labeller{c, &in}
+	for i := c.fresh; i < c.messages; i++ {
+		l.message(i)
+	}
+	if c.fresh < c.messages {
+		c.bound = c.bound.Join(fairlead.Label{Data: declared(in.Declared)})
+	}
+	return c
+}
+
+// declared gives the labels that a caller declares in the form of a label.
+func declared(names []string) []string {
+	var l fairlead.Label
+	for _, d := range names {
+		if checkLabel(d) == nil {
+			l = l.Join(fairlead.Label{Data: []string{d}})
+		}
+	}
+	return l.Data
+}
+
+type labeller struct {
+	*Context
+	in *Input
+}
+
+func (l *labeller) message(i int) {
+	m := &l.in.Exchange.Messages[i]
+	foreign := l.in.Foreign != nil && l.in.Foreign(i)
+	for k := range m.Parts {
+		l.part(i, k, m, &m.Parts[k], foreign)
+	}
+}
+
+// maxBack is how many parts before a tool result are looked through for the call that it answers.
+const maxBack = 2000
+
+// called gives the name of the tool that the result in message i answers, or "" if nobody here asked for it.
+func (l *labeller) called(i int, id string) string {
+	if id == "" {
+		return ""
+	}
+	for j, left := i-1, maxBack; j >= 0 && left > 0; j-- {
+		m := &l.in.Exchange.Messages[j]
+		left -= 1 + len(m.Parts)
+		if m.Role != fairlead.RoleAssistant || l.in.Foreign != nil && l.in.Foreign(j) {
+			continue
+		}
+		for k := range m.Parts {
+			if m.Parts[k].Kind == fairlead.PartToolCall && m.Parts[k].CallID == id {
+				return m.Parts[k].Name
+			}
+		}
+	}
+	return ""
+}
+
+func (l *labeller) part(i, k int, m *fairlead.Message, p *fairlead.Part, foreign bool) {
+	q := part{message: i, index: k, role: m.Role, body: p.Span}
+	tool := ""
+	result := p.Kind == fairlead.PartToolResult || m.Role == fairlead.RoleTool
+	switch {
+	case result:
+		tool = l.called(i, p.CallID)
+		if tool == "" && l.rules.config.Infer {
+			tool = p.Name // recorded runs name it; nobody vouches for that
+		}
+		q.from, q.label.Integrity = "tool:"+tool, fairlead.Untrusted
+		if t, ok := l.rules.tool(tool); ok && tool != "" && !foreign {
+			if t.Vetted {
+				q.label.Integrity = fairlead.Vetted
+			}
+			q.label = q.label.Join(fairlead.Label{Data: declared(t.Data)})
+		}
+	case m.Role == fairlead.RoleSystem:
+		q.from = "operator"
+	case m.Role == fairlead.RoleAssistant && foreign:
+		q.from, q.label.Integrity = "assistant", fairlead.Untrusted
+	case m.Role == fairlead.RoleAssistant:
+		q.from, q.label, q.own = "assistant", l.bound, true
+	default:
+		q.from, q.label.Integrity = "user", fairlead.User
+		if p.Kind == fairlead.PartMedia || p.Kind == fairlead.PartOther {
+			q.label.Integrity = fairlead.Untrusted // a document that the user attached is not his word
+		}
+	}
+	q.label = q.label.Join(fairlead.Label{Data: declared(l.in.Declared)})
+	s := dialect.PartText(l.in.Body, *p)
+	for _, piece := range l.divide(&q, s, tool) {
+		l.add(piece)
+	}
+}
+
+// divide applies the sources to a part, and cuts it where they speak of a stretch only.
+func (l *labeller) divide(q *part, s, tool string) []*part {
+	whole := *q
+	whole.text = s
+	out := []*part{&whole}
+	for _, src := range l.rules.config.Sources {
+		if src.Role != "" && src.Role != q.role || src.Tool != "" && (tool == "" || !matches(src.Tool, tool)) {
+			continue
+		}
+		if src.Open == "" {
+			for _, p := range out {
+				src.apply(p)
+			}
+			continue
+		}
+		var cut []*part
+		for _, p := range out {
+			cut = append(cut, src.cut(p)...)
+		}
+		out = cut
+	}
+	return out
+}
+
+func (src *Source) apply(p *part) {
+	if src.Integrity != nil && (*src.Integrity > p.label.Integrity || src.Tool != "" && *src.Integrity >= fairlead.Vetted) {
+		p.label.Integrity = *src.Integrity
+		p.own = p.own && *src.Integrity < fairlead.Untrusted
+	}
+	p.label = p.label.Join(fairlead.Label{Data: declared(src.Data)})
+}
+
+func (src *Source) cut(p *part) []*part {
+	from := strings.Index(p.text, src.Open)
+	if from < 0 {
+		return []*part{p}
+	}
+	to := len(p.text)
+	if src.Close != "" {
+		if k := strings.LastIndex(p.text, src.Close); k >= from+len(src.Open) {
+			to = k + len(src.Close)
+		}
+	}
+	var out []*part
+	for _, r := range [...]fairlead.Span{{Start: 0, End: from}, {Start: from, End: to}, {Start: to, End: len(p.text)}} {
+		if r.Len() == 0 {
+			continue
+		}
+		piece := *p
+		piece.text, piece.offset = p.text[r.Start:r.End], p.offset+r.Start
+		if r.Start == from && r.End == to {
+			src.apply(&piece)
+		}
+		out = append(out, &piece)
+	}
+	return out
+}
+
+// add takes a finished stretch in.
+func (l *labeller) add(p *part) {
+	if l.in.Stored != nil && len(p.text) >= passage && p.from != "operator" {
+		if label, id, ok := l.in.Stored(p.text); ok {
+			if p.label.Integrity == fairlead.User && label.Integrity < fairlead.User {
+				label.Integrity = fairlead.User
+			}
+			p.label, p.origin = p.label.Join(label), id
+		}
+	}
+	untrusted := p.label.Integrity == fairlead.Untrusted && !p.own
+	keep := min(len(p.text), MaxText)
+	if l.indexed+keep > MaxIndexed {
+		keep = 0
+	}
+	if keep < len(p.text) {
+		if p.text = p.text[:keep]; untrusted && l.missed == nil {
+			l.missed = p
+		}
+	}
+	l.indexed += keep
+	if keep > 0 && !p.own {
+		p.folded = text.Fold(p.text)
+		p.sieve.add(p.folded.Text)
+		p.marks = sorted(marks(p.folded.Text))
+		if untrusted {
+			p.regions = regions(p.text, l.scripts)
+			p.open(l.scripts)
+			p.locate(l.in.Body)
+			if len(p.regions) > 0 || slices.ContainsFunc(p.views, func(v view) bool { return len(v.regions) > 0 }) {
+				p.label.Instructional = true
+			}
+		} else {
+			l.learn(p.folded.Text)
+		}
+	}
+	l.bound = l.bound.Join(p.label)
+	l.parts = append(l.parts, p)
+}
+
+// learn notes what those with authority ask for.
+func (l *labeller) learn(folded string) {
+	l.wants |= wanted(folded)
+	l.scripts |= scriptsIn(folded)
+	l.delegates = l.delegates || delegates(folded)
+}
+
+// asked reports whether somebody with authority used one of the words.
+func (c *Context) asked(words ...string) bool {
+	for _, p := range c.parts {
+		if p.own || p.label.Integrity == fairlead.Untrusted {
+			continue
+		}
+		for _, w := range words {
+			hit := false
+			if !p.sieve.may(w) {
+				continue
+			}
+			find(p.folded.Text, w, false, func(int, int) bool { hit = true; return false })
+			if hit {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Bound is the join over everything in the conversation.
+func (c *Context) Bound() fairlead.Label { return c.bound }
+
+// Forbidden lists the data labels of the conversation that not all of the readers ("provider:NAME", "model:NAME") may
+// read.
+func (c *Context) Forbidden(readers ...string) []string {
+	sets := make([][]string, len(readers))
+	for i := range readers {
+		sets[i] = readers[i : i+1]
+	}
+	return c.rules.forbidden(c.bound.Data, sets...)
+}
+
+// A Suspect is a span that reads like an instruction although it stands in untrusted content.
+type Suspect struct {
+	Message, Part int
+	At            fairlead.Span // in the original body; the whole part where its text is in several strings
+	In            fairlead.Span // in the part's text, as dialect.PartText gives it
+	Text          string        // what it says; of an encoded span, decoded and folded
+	New           bool          // came in with this request
+}
+
+// Suspicious lists the instruction-like spans in untrusted parts.
+func (c *Context) Suspicious() []Suspect {
+	var out []Suspect
+	for _, p := range c.parts {
+		for _, r := range p.regions {
+			in := fairlead.Span{Start: p.offset + r.at.Start, End: p.offset + r.at.End}
+			out = append(out, Suspect{p.message, p.index, r.body, in, p.text[r.at.Start:r.at.End], p.message >= c.fresh})
+		}
+		for _, v := range p.views {
+			for _, r := range v.regions {
+				in := fairlead.Span{Start: p.offset + v.at.Start, End: p.offset + v.at.End}
+				out = append(out, Suspect{p.message, p.index, r.body, in, r.folded, p.message >= c.fresh})
+			}
+		}
+	}
+	return out
+}
+
+// locate finds where the regions stand in the body.
+func (p *part) locate(body []byte) {
+	raw := body[p.body.Start:p.body.End]
+	place := func(sp fairlead.Span) fairlead.Span {
+		if len(raw) == 0 || raw[0] != '"' {
+			return p.body
+		}
+		sp = unescaped(raw, fairlead.Span{Start: sp.Start + p.offset, End: sp.End + p.offset})
+		return fairlead.Span{Start: sp.Start + p.body.Start, End: sp.End + p.body.Start}
+	}
+	for i := range p.regions {
+		if i < maxPlaced {
+			p.regions[i].body = place(p.regions[i].at)
+		} else {
+			p.regions[i].body = p.body
+		}
+	}
+	for i := range p.views {
+		for k := range p.views[i].regions {
+			p.views[i].regions[k].body = p.body
+		}
+	}
+}
+
+// maxPlaced bounds how many regions of a part are located exactly; each costs a pass over the part.
+const maxPlaced = 64
+
+// unescaped maps a span of a JSON string's text to the literal, quotation marks included.
+func unescaped(raw []byte, sp fairlead.Span) fairlead.Span {
+	out := fairlead.Span{Start: len(raw) - 1, End: len(raw) - 1}
+	for i, at := 1, 0; i < len(raw)-1; {
+		if at >= sp.Start && out.Start == len(raw)-1 {
+			out.Start = i
+		}
+		if at >= sp.End {
+			out.End = i
+			break
+		}
+		switch {
+		case raw[i] != '\\':
+			i++
+			at++
+		case raw[i+1] != 'u':
+			i += 2
+			at++
+		default:
+			n, size := 6, 3
+			r, _ := strconv.ParseUint(string(raw[i+2:i+6]), 16, 32)
+			switch {
+			case r < 0x80:
+				size = 1
+			case r < 0x800:
+				size = 2
+			case r >= 0xd800 && r < 0xdc00 && i+12 <= len(raw) && raw[i+6] == '\\' && raw[i+7] == 'u':
+				if low, _ := strconv.ParseUint(string(raw[i+8:i+12]), 16, 32); low >= 0xdc00 && low < 0xe000 {
+					n, size = 12, 4
+				}
+			}
+			i += n
+			at += size
+		}
+	}
+	return out
+}
+
+// maxViews is how many encoded pieces of one part are looked at.
+const maxViews = 256
+
+// open undoes encodings.
+func (p *part) open(known scripts) {
+	views := text.Decoded(p.text)
+	for i := range views[:min(len(views), maxViews)] {
+		if t := views[i].Text; !strings.Contains(t, " ") && strings.Contains(views[i].Kind, "percent") {
+			views[i].Text = strings.ReplaceAll(t, "+", " ") // as forms are encoded
+		}
+		v := view{at: views[i].Span, folded: text.Fold(views[i].Text), regions: regions(views[i].Text, known)}
+		p.views = append(p.views, v)
+	}
+}

@@ -1,0 +1,179 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/flow"
+	"github.com/fairleadhq/fairlead/internal/identity"
+	"github.com/fairleadhq/fairlead/internal/provenance"
+	"github.com/fairleadhq/fairlead/verify"
+)
+
+// labelHeader says, on a request, which data labels are on what is new in it, and, on an answer, the label of what it
+// was made from. The form is that of [fairlead.Label.String]; of a request only data= is read, because a caller may
+// narrow what is permitted and not widen it.
+const labelHeader = "Fairlead-Label"
+
+// declaredLabels reads the data labels that the caller declares.
+func declaredLabels(h http.Header) ([]string, error) {
+	var out []string
+	for _, line := range h[labelHeader] {
+		for field := range strings.SplitSeq(line, ";") {
+			list, ok := strings.CutPrefix(strings.TrimSpace(field), "data=")
+			if !ok {
+				continue
+			}
+			for name := range strings.SplitSeq(list, ",") {
+				if name = strings.TrimSpace(name); !identity.Safe(name) {
+					return nil, &refusal{status: http.StatusBadRequest, code: "bad_label",
+						message: "the header " + labelHeader + " names data labels as data=a,b: each has 1 to 64 of the characters A-Z a-z 0-9 . _ : / @ -"}
+				}
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	if out = slices.Compact(out); len(out) > fairlead.MaxData {
+		out = []string{fairlead.AllData}
+	}
+	return out, nil
+}
+
+// label gives every part of the request its label. declared are data labels on what is new.
+func (c *call) label(declared []string) {
+	x := c.exchange
+	in := flow.Input{Body: c.body, Exchange: x, Declared: declared, Known: c.linked.Known, Stored: c.g.answers(c.who.Tenant()).Lookup}
+	var before known
+	if in.Known > 0 {
+		before = c.g.contexts.get(c.contextKey(in.Known))
+		in.Before = before.flow
+	}
+	if in.Before == nil {
+		// What was known of the conversation is forgotten: no turn of the assistant in it can be believed any more, and
+		// the data labels on it are on all of it.
+		in.Known = 0
+		in.Declared = fairlead.Label{Data: declared}.Join(fairlead.Label{Data: c.linked.Data}).Data
+	}
+	returned := c.linked.Known + c.linked.Returned
+	foreign := c.linked.Foreign
+	in.Foreign = func(i int) bool {
+		if i < c.linked.Known && in.Known == 0 {
+			return !c.linked.Proven && x.Messages[i].Role == fairlead.RoleAssistant
+		}
+		if i < returned {
+			return false
+		}
+		_, found := slices.BinarySearch(foreign, i)
+		return found
+	}
+	c.flow = c.s.Flow.Label(in)
+	if c.frozen = before.frozen; c.frozen == nil || c.bound().Integrity < fairlead.Untrusted {
+		c.frozen = hashTools(x.Tools)
+	}
+}
+
+// bound is the join over all that the model is about to see, also where the provider keeps it.
+func (c *call) bound() fairlead.Label { return c.flow.Bound().Join(c.linked.Referred) }
+
+// maxFrozen is how many tools are remembered of those on offer; further ones count as new.
+const maxFrozen = 2048
+
+func hashTools(names []string) []uint64 {
+	out := make([]uint64, min(len(names), maxFrozen))
+	for i := range out {
+		out[i] = hashTool(names[i])
+	}
+	slices.Sort(out)
+	return out
+}
+
+func hashTool(name string) uint64 {
+	sum := sha256.Sum256([]byte(name))
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// offeredBefore reports whether a tool was on offer before anything untrusted came in, as far as we saw it.
+func (c *call) offeredBefore(tool string) bool {
+	_, found := slices.BinarySearch(c.frozen, hashTool(tool))
+	return found
+}
+
+// remember keeps what is known of the conversation for the call that continues it, and of the answer for whoever
+// brings it back from elsewhere.
+func (c *call) remember(answer *fairlead.Answer) {
+	if n := len(c.exchange.Messages); n > 0 {
+		c.g.contexts.put(c.contextKey(n), known{c.flow, c.frozen}, n+len(c.frozen)/16)
+	}
+	if l := c.bound(); answer != nil && answer.Text != "" && (l.Integrity == fairlead.Untrusted || len(l.Data) > 0) {
+		c.g.answers(c.who.Tenant()).Learn(answer.Text, l, c.intent.ID)
+	}
+}
+
+func (c *call) contextKey(n int) fairlead.Digest {
+	state, d := c.link.State(n), c.link.Domain
+	return sha256.Sum256(append(state[:], d.Tenant+"\x00"+d.App+"\x00"+d.User...))
+}
+
+// maxContext is how many messages the contexts of one generation may hold together; a message takes about 200 bytes.
+const maxContext = 1 << 17
+
+// known is what is known of a conversation.
+type known struct {
+	flow   *flow.Context
+	frozen []uint64
+}
+
+// contexts remembers what is known of conversations, in two generations.
+type contexts struct {
+	mu       sync.Mutex
+	new, old map[fairlead.Digest]known
+	held     int
+}
+
+func (m *contexts) get(k fairlead.Digest) known {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, ok := m.new[k]; ok {
+		return c
+	}
+	return m.old[k]
+}
+
+func (m *contexts) put(k fairlead.Digest, c known, messages int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.new == nil || m.held > maxContext {
+		m.old, m.new, m.held = m.new, map[fairlead.Digest]known{}, 0
+	}
+	if _, ok := m.new[k]; !ok {
+		m.held += messages
+	}
+	m.new[k] = c
+}
+
+// answers is what is remembered of the answers of a tenant.
+func (g *Gateway) answers(tenant string) *flow.Memory {
+	m, ok := g.memories.Load(tenant)
+	if !ok {
+		m, _ = g.memories.LoadOrStore(tenant, flow.NewMemory())
+	}
+	return m.(*flow.Memory)
+}
+
+// Relearn takes in a call of an earlier process, as it was recorded: what was known of its conversation, its answer, and
+// whether that was what the provider remembers. It is for the start, before the first call.
+func (g *Gateway) Relearn(r *provenance.Request, linked *provenance.Linked, intent, outcome *verify.Envelope, answer *fairlead.Answer) {
+	c := &call{g: g, s: g.settings.Load(), link: *r, linked: *linked, exchange: r.Exchange, body: r.Body, who: identity.ForTenant(r.Domain.Tenant)}
+	c.intent.ID = intent.ID
+	c.label(r.Label.Data)
+	c.remember(answer)
+	if answer != nil && outcome != nil && outcome.Attr("fairlead.tools.withheld") != nil {
+		g.rewritten.learn(answer, nil)
+	}
+}

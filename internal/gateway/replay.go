@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/flow"
+	"github.com/fairleadhq/fairlead/internal/policy"
+)
+
+// RecordedRequests gives back what policy was asked about a call before it went upstream, from its recorded intent or
+// refusal: the question itself is not kept, because all that it depends on is in the envelope. Which class a hosted
+// tool has is what rules say now.
+func RecordedRequests(f *fairlead.Fact, rules *flow.Rules) []policy.Request {
+	op := fairlead.Operation(f.Text("gen_ai.operation.name"))
+	if f.Text("fairlead.policy.effect") == "" || op == fairlead.OpListModels {
+		return nil
+	}
+	list := func(name string) []string { l, _ := f.Attr(name).([]string); return l }
+	party := func(f fairlead.Facet) policy.Party { return policy.Party{ID: f.Value, Assurance: f.Assurance} }
+	q := policy.Request{Action: policy.ModelCall, Resource: policy.Resource{Name: f.Text("gen_ai.request.model"), Server: f.Text("gen_ai.provider.name")}}
+	if op == fairlead.OpEmbeddings {
+		q.Action = policy.Embedding
+	}
+	if q.Resource.Name == "" {
+		q.Resource.Name = unnamed
+	}
+	a := &f.Actor
+	q.Principal = policy.Principal{App: party(a.App), User: party(a.User), Agent: party(a.Agent), Chain: a.Chain, Groups: list("fairlead.user.groups"),
+		Service: a.App.Assurance == fairlead.Verified && a.User.Assurance == fairlead.Absent}
+	x := &q.Context
+	x.Enforce, x.Profile, x.Provider, x.Route, x.Time = f.Text("fairlead.mode") == "enforce", policy.Guaranteed, q.Resource.Server, f.Text("fairlead.route"), f.Time
+	x.Tier, x.Args.Authority = "green", policy.AuthorityNone
+	x.Label.Integrity, _ = fairlead.ParseIntegrity(f.Text("fairlead.label.integrity"))
+	x.Label.Instructional, _ = f.Attr("fairlead.label.instructional").(bool)
+	x.Label.Data, x.Forbidden = list("fairlead.label.data"), list("fairlead.label.forbidden")
+	x.Conversation = policy.Conversation{Known: knownCall(f), Declared: int(f.Int("fairlead.turns.declared")), Unresolved: len(list("fairlead.state.unresolved")),
+		Steps: max(0, int(f.Int("fairlead.run.step"))-1)}
+	out := []policy.Request{q}
+	if hosted := list("fairlead.tools.hosted"); len(hosted) > 0 {
+		c := rules.Label(flow.Input{Exchange: new(fairlead.Exchange)})
+		for _, name := range hosted {
+			t := c.ToolCall(fairlead.ToolCall{Name: name}, true)
+			h := q
+			h.Action, h.Resource = policy.HostedTool, policy.Resource{Name: name, Server: q.Resource.Server, Classes: t.Classes, Known: t.Known}
+			h.Context.Profile, h.Context.Forbidden = t.Profile, nil
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// knownCall reports whether a recorded call follows from another.
+func knownCall(f *fairlead.Fact) bool {
+	for _, l := range f.Links {
+		switch l.Rel {
+		case fairlead.RelContinues, fairlead.RelResends, fairlead.RelToolResult, fairlead.RelRefers, fairlead.RelPossible:
+			return true
+		}
+	}
+	return false
+}
+
+// A ToolDecision is what was recorded of a decision about a tool call.
+type ToolDecision struct {
+	Tool      string           `json:"tool"`
+	CallID    string           `json:"call_id"`
+	Request   policy.Request   `json:"request"`
+	Verdict   fairlead.Verdict `json:"verdict"`
+	Arguments []flow.Argument  `json:"arguments"`
+	Effect    fairlead.Effect  `json:"effect"` // what was done
+	Approval  string           `json:"approval"`
+	Used      bool             `json:"used"`
+}
+
+// ReadDecisions reads the content "verdict" of an outcome.
+func ReadDecisions(body []byte) ([]ToolDecision, error) {
+	var out []ToolDecision
+	if err := json.Unmarshal(body, &out); err != nil {
+		return nil, fmt.Errorf("the recorded decisions cannot be read: %w", err)
+	}
+	return out, nil
+}
