@@ -32,11 +32,11 @@ func (e Effect) rank() int {
 
 // A Verdict is what policy says of one request, with every rule that decided it.
 type Verdict struct {
-	Effect Effect
+	Effect Effect `json:"effect"`
 	// Rules are all rules that decided, sorted by id. There is at least one on hold and deny.
-	Rules []Rule
+	Rules []Rule `json:"rules,omitempty"`
 	// Approvers is how many people must endorse what is held. It is 0 unless Effect is Hold.
-	Approvers int
+	Approvers int `json:"approvers,omitempty"`
 }
 
 // A Rule is a policy that took part in a decision, in the words of its annotations.

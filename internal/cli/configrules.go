@@ -70,9 +70,11 @@ type Quota struct {
 	Apps       []string `yaml:"apps" example:"support-*" doc:"Apps that it applies to, as patterns with *; all if it is left out. With ! in front: all but these."`
 	Users      []string `yaml:"users" example:"u:*" doc:"Users that it applies to, likewise."`
 	Agents     []string `yaml:"agents" example:"planner" doc:"Agents that it applies to, likewise."`
+	Keys       []string `yaml:"keys" example:"qyj4hsnue4" doc:"Virtual keys that it applies to, by id, likewise."`
 	Providers  []string `yaml:"providers" example:"openai" doc:"Providers that it applies to, likewise."`
 	Models     []string `yaml:"models" example:"gpt-*" doc:"Models that it applies to, likewise."`
 	Per        []string `yaml:"per" example:"run" doc:"What has a counter of its own: app, user, agent, key, provider, model, run. Without it all calls share one."`
+	Declared   bool     `yaml:"declared" default:"false" doc:"Whether apps, users and agents that are merely declared get a counter each, and do not share one."`
 	Requests   Count    `yaml:"requests" min:"0" max:"1000000" example:"60" doc:"Requests let through every so often, evenly."`
 	Every      Duration `yaml:"every" default:"1m" min:"1ms" max:"24h" doc:"The time of requests."`
 	Burst      Count    `yaml:"burst" min:"0" max:"1000000" example:"10" doc:"Requests let through at once; as many as requests if it is left out."`
@@ -138,7 +140,7 @@ func (c *Config) argumentTypes() map[string]string {
 func (c *Config) quotas() ([]budget.Limit, []budget.Price) {
 	var limits []budget.Limit
 	for _, q := range c.Quotas {
-		l := budget.Limit{Name: q.Name, Apps: q.Apps, Users: q.Users, Agents: q.Agents, Providers: q.Providers, Models: q.Models, Per: q.Per,
+		l := budget.Limit{Name: q.Name, Apps: q.Apps, Users: q.Users, Agents: q.Agents, Keys: q.Keys, Declared: q.Declared, Providers: q.Providers, Models: q.Models, Per: q.Per,
 			Concurrent: int64(q.Concurrent), Calls: int64(q.Calls), Tokens: int64(q.Tokens), Money: budget.Money(q.Money),
 			Period: budget.Period(q.Period), Depth: int64(q.Depth), Within: time.Duration(q.Within)}
 		if q.Requests > 0 {

@@ -168,7 +168,7 @@ type flipped struct {
 	Resource string          `json:"resource"`
 	From     fairlead.Effect `json:"from"`
 	To       fairlead.Effect `json:"to"`
-	Rules    []fairlead.Rule `json:"rules"` // those that decide for the stricter effect
+	Rules    []fairlead.Rule `json:"rules"` // those that make the difference
 }
 
 // A replayReport is what replaying found.
@@ -215,7 +215,7 @@ func setupPolicyReplay(fs *flag.FlagSet) Run {
 		if err != nil {
 			return err
 		}
-		r := replay{f: f, active: active.Live, candidate: candidate, rules: rules, limit: max(*limit, 0), calls: map[fairlead.ID]bool{},
+		r := replay{f: f, active: active.Live, candidate: candidate, rules: rules, limit: max(*limit, 0), open: map[fairlead.ID]policy.Request{},
 			report: replayReport{Active: active.Live.Digest(), Candidate: candidate.Digest(), By: map[string]int{}}}
 		if *since > 0 {
 			r.since = time.Now().Add(-*since)
@@ -242,7 +242,7 @@ type replay struct {
 	rules             *flow.Rules
 	since             time.Time
 	limit             int
-	calls             map[fairlead.ID]bool // that were counted
+	open              map[fairlead.ID]policy.Request // what was asked about calls without an outcome yet
 	report            replayReport
 }
 
@@ -266,8 +266,12 @@ func (r *replay) run(ctx context.Context) error {
 		}
 		switch e.Kind {
 		case fairlead.KindCallIntent, fairlead.KindCallRefused:
-			for _, q := range gateway.RecordedRequests(&e.Fact, r.rules) {
+			r.report.Calls++
+			for i, q := range gateway.RecordedRequests(&e.Fact, r.rules) {
 				r.ask(e.ID, e.Time, &q)
+				if i == 0 && e.Kind == fairlead.KindCallIntent {
+					r.open[e.ID] = q
+				}
 			}
 		case fairlead.KindCallOutcome:
 			r.outcome(ctx, o, e)
@@ -278,8 +282,11 @@ func (r *replay) run(ctx context.Context) error {
 
 // outcome asks about the tool calls of an answer.
 func (r *replay) outcome(ctx context.Context, o *ledger.Opener, e *verify.Envelope) {
+	call := e.Link(fairlead.RelCompletes)
+	base, ok := r.open[call]
+	delete(r.open, call)
 	for _, c := range e.Content {
-		if c.Name != "verdict" {
+		if c.Name != "verdict" || !ok {
 			continue
 		}
 		opened, err := o.Open(ctx, c)
@@ -293,25 +300,29 @@ func (r *replay) outcome(ctx context.Context, o *ledger.Opener, e *verify.Envelo
 			return
 		}
 		for i := range list {
-			r.ask(e.Link(fairlead.RelCompletes), e.Time, &list[i].Request)
+			q := list[i].Request(base)
+			r.ask(call, e.Time, &q)
 		}
 	}
 }
 
 func (r *replay) ask(call fairlead.ID, at time.Time, q *policy.Request) {
-	if !r.calls[call] {
-		r.calls[call] = true
-		r.report.Calls++
-	}
 	r.report.Decisions++
 	was, is := r.active.Decide(q), r.candidate.Decide(q)
 	if was.Effect == is.Effect {
 		return
 	}
 	r.report.Flips++
-	f := flipped{Call: call, Time: at, Action: q.Action, Resource: q.Resource.Name, From: was.Effect, To: is.Effect, Rules: is.Rules}
+	f := flipped{Call: call, Time: at, Action: q.Action, Resource: q.Resource.Name, From: was.Effect, To: is.Effect}
+	strict, other := &is, &was
 	if was.Effect.Stricter(is.Effect) == was.Effect {
-		f.Rules = was.Rules
+		strict, other = other, strict
+	}
+	ids := other.IDs()
+	for _, rule := range strict.Rules {
+		if rule.Effect == strict.Effect || !slices.Contains(ids, rule.ID) {
+			f.Rules = append(f.Rules, rule)
+		}
 	}
 	for _, rule := range f.Rules {
 		r.report.By[fmt.Sprintf("%s -> %s: %s", f.From, f.To, rule.ID)]++

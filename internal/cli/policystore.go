@@ -199,5 +199,5 @@ func earlier(ctx context.Context, v *ledger.Vault, list []activation, to string)
 func adminRequest(what string) *policy.Request {
 	return &policy.Request{Action: policy.Admin, Resource: policy.Resource{Name: what},
 		Principal: policy.Principal{App: policy.Party{ID: "local", Assurance: fairlead.Attested}, Service: true},
-		Context:   policy.Context{Enforce: true, Profile: policy.Guaranteed, Tier: "green", Args: policy.Args{Authority: policy.AuthorityNone}}}
+		Context:   policy.Context{Enforce: true, Time: time.Now().UTC(), Profile: policy.Guaranteed, Tier: "green", Args: policy.Args{Authority: policy.AuthorityNone}}}
 }

@@ -175,7 +175,7 @@ func printDecision(t *tree, d *gateway.ToolDecision) {
 	if d.Effect == fairlead.Allow && !d.Used && d.Verdict.Effect != fairlead.Allow {
 		did = "released, because this route only observes; enforce mode would " + string(d.Verdict.Effect) + " it"
 	}
-	b := t.line(false, "tool call %s: %s  (profile %s, model saw %s)", d.Tool, did, d.Request.Context.Profile, d.Request.Context.Label)
+	b := t.line(false, "tool call %s: %s  (profile %s, model saw %s)", d.Resource.Name, did, d.Profile, d.Label)
 	if d.Verdict.Effect == fairlead.Allow {
 		b.line(true, "no rule objects")
 		return

@@ -305,12 +305,12 @@ func (t *tracer) shared(k int, folded string, ms []mark, f *finding) {
 
 // judge decides which arguments somebody instructed who has no authority. That is so for a value that matters if
 //   - it names something, and stands only in what reads like an instruction, or elsewhere in the same document;
-//   - or it comes from untrusted content, and untrusted content asks for a deed of this kind while nobody with authority
-//     does: then the value may stand apart from the instruction, be short, or be put in other words.
+//   - or untrusted content asks for a deed of this kind while nobody with authority does, and the value stands in that
+//     instruction, if only in other words; an address may also stand apart from it, or nowhere as it is.
 //
 // Where no value tells, an instruction that asks for the very call does.
 func (t *tracer) judge(name string, vals []value, finds []finding) {
-	wanted := t.delegates || t.wants&t.acts != 0
+	wanted := t.wanted(t.acts)
 	where, asked := Evidence{}, false
 	if t.changes && !wanted {
 		where, asked = t.asksFor()
@@ -326,14 +326,14 @@ func (t *tracer) judge(name string, vals []value, finds []finding) {
 		switch {
 		case named && len(f.spots) > 0 && !t.independent(f):
 			f.argument.Instructed = true
-		case asked && named && len(f.plain) > 0:
+		case asked && v.address() && len(f.plain) > 0:
 			f.argument.Instructed = true
 			f.argument.Evidence = append(f.argument.Evidence, where)
 		case asked && slices.ContainsFunc(f.spots, func(s spot) bool { return t.region(s).acts&t.acts != 0 }):
 			f.argument.Instructed = true
 		case named && len(f.argument.Evidence) == 0 && (t.missed != nil || t.compared > MaxCompared):
 			t.beyond(f)
-		case asked && f.argument.Authority && v.shape == shapeID && len(f.argument.Evidence) == 0:
+		case asked && f.argument.Authority && v.address() && len(f.argument.Evidence) == 0:
 			// Nobody wrote it as it is: it may have been put together from pieces.
 			f.argument.Instructed = true
 			f.argument.Evidence = []Evidence{where}
@@ -342,7 +342,8 @@ func (t *tracer) judge(name string, vals []value, finds []finding) {
 		}
 		any = any || f.argument.Instructed
 	}
-	if t.changes && !any {
+	// A call that carries what stands elsewhere has more behind it than the instruction.
+	if t.changes && !any && !slices.ContainsFunc(finds, func(f finding) bool { return f.trusted || len(f.plain) > 0 }) {
 		t.demanded(name, wanted)
 	}
 }

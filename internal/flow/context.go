@@ -37,7 +37,9 @@ type Context struct {
 	bound     fairlead.Label
 	indexed   int         // bytes of text in parts
 	missed    *part       // the first untrusted part with text that was too much to be kept
-	wants     actions     // what those with authority ask for
+	wants     actions     // what the user asks for
+	ordered   actions     // what the operator asks for, or says that there is
+	spoken    bool        // the user said something
 	scripts   scripts     // that those with authority write in
 	delegates bool        // the user hands over to what stands somewhere: "do the tasks in ..."
 	extended  atomic.Bool // a later context already uses what is behind the end of parts
@@ -74,7 +76,7 @@ func (r *Rules) Label(in Input) *Context {
 	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
 	if b := in.Before; b != nil && b.rules == r && in.Known > 0 && in.Known <= c.messages && in.Known >= b.messages {
 		c.parts, c.bound, c.indexed, c.missed, c.wants = b.parts, b.bound, b.indexed, b.missed, b.wants
-		c.delegates, c.scripts = b.delegates, b.scripts
+		c.delegates, c.scripts, c.ordered, c.spoken = b.delegates, b.scripts, b.ordered, b.spoken
 		if !b.extended.CompareAndSwap(false, true) {
 			c.parts = slices.Clip(c.parts)
 		}
@@ -264,7 +266,7 @@ func (l *labeller) add(p *part) {
 				p.label.Instructional = true
 			}
 		} else {
-			l.learn(p.folded.Text)
+			l.learn(p)
 		}
 	}
 	l.bound = l.bound.Join(p.label)
@@ -272,10 +274,25 @@ func (l *labeller) add(p *part) {
 }
 
 // learn notes what those with authority ask for.
-func (l *labeller) learn(folded string) {
-	l.wants |= wanted(folded)
-	l.scripts |= scriptsIn(folded)
-	l.delegates = l.delegates || delegates(folded)
+func (l *labeller) learn(p *part) {
+	l.scripts |= scriptsIn(p.folded.Text)
+	switch p.from {
+	case "operator":
+		l.ordered |= wanted(p.folded.Text)
+	case "user":
+		l.spoken = true
+		l.wants |= wanted(p.folded.Text)
+		l.delegates = l.delegates || delegates(p.folded.Text)
+	}
+}
+
+// wanted reports whether one of the deeds was asked for: by the user, or by the operator where there is no user. What
+// the operator's prompt says that an agent can do is no request of somebody who is there.
+func (c *Context) wanted(acts actions) bool {
+	if !c.spoken {
+		return c.ordered&acts != 0
+	}
+	return c.delegates || c.wants&acts != 0
 }
 
 // asked reports whether somebody with authority used one of the words.

@@ -216,6 +216,32 @@ func looksOutside(s string) bool {
 	return strings.Count(s, "/") > 0 && len(s) > 4 || strings.Contains(s, `\`) && len(s) > 4
 }
 
+// address reports whether a value is where something is sent to: an e-mail address, an account, a telephone number.
+func (v *value) address() bool {
+	return v.shape == shapeID && !isLink(v.folded) && (strings.Contains(v.folded, "@") || isAccount(v.folded))
+}
+
+// isAccount reports whether s is a telephone, card or account number, an IBAN (ISO 13616) or a wallet.
+func isAccount(s string) bool {
+	s = strings.Map(func(r rune) rune {
+		if r == ' ' || r == '-' || r == '(' || r == ')' || r == '+' {
+			return -1
+		}
+		return r
+	}, s)
+	const digits = "0123456789"
+	switch {
+	case len(s) < 8 || len(s) > 64:
+		return false
+	case strings.Trim(s, digits) == "":
+		return true
+	case strings.HasPrefix(s, "0x"):
+		return len(s) >= 26 && strings.Trim(s[2:], digits+"abcdef") == ""
+	}
+	letter := func(c byte) bool { return c >= 'a' && c <= 'z' }
+	return len(s) >= 15 && len(s) <= 34 && letter(s[0]) && letter(s[1]) && digit(rune(s[2])) && digit(rune(s[3]))
+}
+
 // isLink reports whether s, without spaces, is something that a fetch would go to.
 func isLink(s string) bool {
 	if strings.Contains(s, "://") || strings.HasPrefix(s, "www.") || strings.HasPrefix(s, "//") {
@@ -292,24 +318,38 @@ func forms(s string, sh shape) []string {
 			out = append(out, g...)
 		}
 	case shapeNumber, shapeShort:
-		if whole, frac, ok := strings.Cut(s, "."); ok && strings.Trim(s, "0123456789.") == "" {
-			if f := strings.TrimRight(frac, "0"); f == "" {
-				out = append(out, whole, whole+".00")
-			} else if f != frac {
-				out = append(out, whole+"."+f)
-			} else if len(frac) == 1 {
-				out = append(out, s+"0")
-			}
-			s = whole
-		} else if strings.Trim(s, "0123456789") == "" && s != "" {
-			out = append(out, s+".00", s+".0")
+		if strings.Trim(s, "0123456789.") == "" {
+			out = append(out, amounts(s)...)
 		}
-		if n := len(s); n > 3 && n <= 12 && strings.Trim(s, "0123456789") == "" {
-			t := s
-			for k := n - 3; k > 0; k -= 3 {
-				t = t[:k] + "," + t[k:]
+	}
+	return out
+}
+
+// amounts gives the other ways in which a number is written: with cents or without, with commas between thousands.
+func amounts(s string) []string {
+	whole, frac, _ := strings.Cut(s, ".")
+	frac = strings.TrimRight(frac, "0")
+	if len(whole) > 12 || len(frac) > 12 || whole == "" {
+		return nil
+	}
+	ends := []string{"." + frac, "." + frac + "0"}
+	if frac == "" {
+		ends = []string{"", ".0", ".00"}
+	}
+	starts := []string{whole}
+	if n := len(whole); n > 3 {
+		t := whole
+		for k := n - 3; k > 0; k -= 3 {
+			t = t[:k] + "," + t[k:]
+		}
+		starts = append(starts, t)
+	}
+	var out []string
+	for _, a := range starts {
+		for _, b := range ends {
+			if a+b != s {
+				out = append(out, a+b)
 			}
-			out = append(out, t)
 		}
 	}
 	return out

@@ -188,19 +188,23 @@ func wanted(folded string) actions {
 
 var carryOut = set(`do perform follow complete execute carry handle finish implement act obey tackle fulfil fulfill`)
 
-var chores = set(`action actions task tasks instruction instructions todo todos to-do to-dos step steps request requests items
-	directions chores asks list`)
+var chores = set(`action actions task tasks instruction instructions todo todos to-do to-dos step steps directions chores`)
 
 // delegates reports whether a text hands over to what stands somewhere else: "do the tasks in", "follow the
-// instructions". What it lists itself ("perform the following tasks: ...") is no such thing.
+// instructions". What it lists itself ("perform the following tasks: ...") is no such thing, nor is "do I have tasks".
 func delegates(folded string) bool {
 	since, own := 99, false
 	for w := range words(folded) {
 		switch {
 		case carryOut[w]:
 			since, own = 0, false
+			continue
 		case since > 6:
-		case w == "following" || w == "these" || w == "below":
+			continue
+		case since == 0 && pronouns[w]:
+			since = 99
+			continue
+		case ownList[w]:
 			own = true
 		case chores[w] && !own:
 			return true
@@ -209,6 +213,11 @@ func delegates(folded string) bool {
 	}
 	return false
 }
+
+var (
+	pronouns = set(`i you we they he she it not`)
+	ownList  = set(`following these this that below`)
+)
 
 // splitName gives the words of a tool's or an argument's name in lower case: at signs, and where a capital begins.
 func splitName(name string) []string {

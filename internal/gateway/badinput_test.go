@@ -255,7 +255,7 @@ func TestHostedToolsAndStateInEnforceMode(t *testing.T) {
 	h.provider("openai", func(p *Provider) { p.Enforce = false })
 	h.post("/openai/v1/responses", `{"model":"m","input":"hi","previous_response_id":"resp_never_seen","tools":[{"type":"web_search"}]}`, key)
 	c, _ := h.only(0)
-	if got := fmt.Sprint(c.intent.Attr("fairlead.would_refuse")); got != "[deny-hosted-unclassified deny-unresolved-state]" {
+	if got := fmt.Sprint(c.intent.Attr("fairlead.would_refuse")); got != "[deny-unresolved-state deny-hosted-unclassified]" {
 		t.Errorf("observe mode says it would refuse %s", got)
 	}
 }

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/fairleadhq/fairlead"
+	"github.com/fairleadhq/fairlead/internal/approval"
 	"github.com/fairleadhq/fairlead/internal/policy"
 )
 
@@ -36,9 +38,9 @@ func (g *Gateway) Policies() Policies { return *g.policies.Load() }
 
 // A ruling is what policy says of one request to it.
 type ruling struct {
-	Request policy.Request    `json:"request"`
-	Verdict fairlead.Verdict  `json:"verdict"`
-	Shadow  *fairlead.Verdict `json:"shadow,omitempty"` // where it differs
+	Request policy.Request
+	Verdict fairlead.Verdict
+	Shadow  *fairlead.Verdict // where it differs
 }
 
 // decide asks the policies. The live set decides.
@@ -133,9 +135,67 @@ func (c *call) judge() error {
 			c.wouldRefuse(&r.Verdict)
 			continue
 		}
-		return c.refuseByPolicy(r)
+		if r.Verdict.Effect == fairlead.Hold {
+			if c.intent.ID.IsZero() {
+				c.intent.ID = c.g.conf.Ledger.NewID() // what an approval is about
+			}
+			id, released := c.askAboutCall(r)
+			if released {
+				continue
+			}
+			return c.refuseByPolicy(r, id)
+		}
+		return c.refuseByPolicy(r, fairlead.ID{})
 	}
 	return nil
+}
+
+// askAboutCall asks people about a call that is held before it goes upstream, or uses what they endorsed. What they
+// endorse is this prompt for this reader: where it has data labels that the reader may not have, their release.
+func (c *call) askAboutCall(r *ruling) (id fairlead.ID, released bool) {
+	book := c.g.conf.Approvals
+	if book == nil {
+		return id, false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
+	defer cancel()
+	if c.scope == nil {
+		if err := c.findScope(ctx); err != nil {
+			c.g.conf.Log.Error("an approval could not be asked for: the call stays held", "err", err)
+			return id, false
+		}
+	}
+	q := &r.Request
+	ask := approval.Ask{Binding: approval.Binding{Kind: approval.ToolCall, Tenant: c.who.Tenant(), App: c.who.Actor.App.Value, User: c.link.Domain.User,
+		Conversation: c.conversation(), Tool: string(q.Action) + ":" + q.Resource.Name, Arguments: fmt.Sprintf(`{"prompt":%q}`, c.link.Beginning(len(c.exchange.Messages)))},
+		Actor: c.who.Actor, Intent: c.intent.ID, Rules: r.Verdict.Rules, Approvers: r.Verdict.Approvers, Scope: c.scope}
+	ask.Shown.Actors, ask.Shown.Request = c.actorWords(), c.asked()
+	labels := []string{""}
+	if len(q.Context.Forbidden) > 0 {
+		ask.Kind, ask.Tool, labels = approval.Declassify, "provider:"+q.Resource.Server, q.Context.Forbidden
+	}
+	// All that is needed has to be there before any of it is used up.
+	for _, label := range labels {
+		ask.Label = label
+		people, err := book.Endorsed(ask.Binding)
+		again := *q
+		again.Context.Approved = len(people)
+		if v := c.policies.Live.Decide(&again); err != nil || v.Effect != fairlead.Allow {
+			a, err := book.Request(ctx, ask)
+			if err != nil {
+				c.g.conf.Log.Error("an approval could not be asked for: the call stays held", "err", err)
+				return id, false
+			}
+			return a.ID, false
+		}
+	}
+	for _, label := range labels {
+		ask.Label = label
+		if _, err := book.Use(ctx, ask); err != nil {
+			return id, false
+		}
+	}
+	return id, true
 }
 
 // maxHosted bounds the decisions that one request can ask for.
@@ -151,11 +211,14 @@ func (c *call) wouldRefuse(v *fairlead.Verdict) {
 }
 
 // refuseByPolicy is the refusal of a call that policy denies or holds.
-func (c *call) refuseByPolicy(r *ruling) error {
+func (c *call) refuseByPolicy(r *ruling, asked fairlead.ID) error {
 	v := &r.Verdict
 	out := &refusal{status: http.StatusForbidden, code: codeDenied, message: sentence(subject(&r.Request), v)}
 	if v.Effect == fairlead.Hold {
 		out.code = codeHeld
+		if !asked.IsZero() {
+			out.message += fmt.Sprintf(" Approval %s was asked for: once it is granted, send the same request again and it is let through, once.", asked)
+		}
 	}
 	return out
 }

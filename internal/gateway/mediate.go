@@ -17,13 +17,12 @@ import (
 // toolRuling is what was decided about one tool call of an answer, and on what grounds.
 type toolRuling struct {
 	ruling
-	Tool      string          `json:"tool"`
-	CallID    string          `json:"call_id,omitempty"`
-	Arguments []flow.Argument `json:"arguments,omitempty"`
+	Tool, CallID string
+	Arguments    []flow.Argument
 	// Effect is what was done: that of the verdict, unless an endorsement was used or nothing is enforced.
-	Effect   fairlead.Effect `json:"effect"`
-	Approval string          `json:"approval,omitempty"` // what was asked for, or used
-	Used     bool            `json:"used,omitempty"`     // an endorsement was used up for it
+	Effect   fairlead.Effect
+	Approval string // what was asked for, or used
+	Used     bool   // an endorsement was used up for it
 
 	index  int
 	notice string
@@ -279,23 +278,7 @@ const (
 
 // shown is what an approver sees: what the agent saw, and where each argument comes from.
 func (c *call) shown(r *toolRuling) approval.Shown {
-	var s approval.Shown
-	for _, f := range []struct {
-		what string
-		f    fairlead.Facet
-	}{{"user", c.who.Actor.User}, {"app", c.who.Actor.App}, {"agent", c.who.Actor.Agent}} {
-		if f.f.Value != "" {
-			s.Actors = append(s.Actors, fmt.Sprintf("%s %s (%s)", f.what, c.clearName(f.f.Value), f.f.Assurance))
-		}
-	}
-	msgs := c.exchange.Messages
-	for i := len(msgs) - 1; i >= 0 && s.Request == ""; i-- {
-		for _, p := range msgs[i].Parts {
-			if msgs[i].Role == fairlead.RoleUser && p.Kind == fairlead.PartText {
-				s.Request += clip(dialect.PartText(c.body, p), shownAsked)
-			}
-		}
-	}
+	s := approval.Shown{Actors: c.actorWords(), Request: c.asked()}
 	// What somebody may have planted comes first: there may be more sources than a person looks at.
 	for _, instructed := range []bool{true, false} {
 		for i := range r.Arguments {
@@ -305,6 +288,39 @@ func (c *call) shown(r *toolRuling) approval.Shown {
 		}
 	}
 	return s
+}
+
+// actorWords names who is behind the call, with how well each is known.
+func (c *call) actorWords() (out []string) {
+	for _, f := range []struct {
+		what string
+		f    fairlead.Facet
+	}{{"user", c.who.Actor.User}, {"app", c.who.Actor.App}, {"agent", c.who.Actor.Agent}} {
+		if f.f.Value != "" {
+			out = append(out, fmt.Sprintf("%s %s (%s)", f.what, c.clearName(f.f.Value), f.f.Assurance))
+		}
+	}
+	return out
+}
+
+// asked is the user's newest message.
+func (c *call) asked() string {
+	msgs := c.exchange.Messages
+	for i := len(msgs) - 1; i >= 0; i-- {
+		if msgs[i].Role != fairlead.RoleUser {
+			continue
+		}
+		text := ""
+		for _, p := range msgs[i].Parts {
+			if p.Kind == fairlead.PartText {
+				text += clip(dialect.PartText(c.body, p), shownAsked)
+			}
+		}
+		if text != "" {
+			return text
+		}
+	}
+	return ""
 }
 
 // clearName is what a pseudonym stands for.
@@ -364,16 +380,24 @@ func verdictJSON(list []toolRuling) []byte {
 	if len(list) == 0 {
 		return nil
 	}
+	out := make([]ToolDecision, len(list))
 	for i := range list {
-		list[i].Arguments = kept(list[i].Arguments)
+		r := &list[i]
+		out[i] = ToolDecision{CallID: r.CallID, Resource: r.Request.Resource, Profile: r.Request.Context.Profile, Label: r.Request.Context.Label.String(),
+			Forbidden: r.Request.Context.Forbidden, Args: r.Request.Context.Args, Verdict: r.Verdict, Shadow: r.Shadow,
+			Arguments: kept(r.Arguments), Effect: r.Effect, Approval: r.Approval, Used: r.Used}
+		if r.Verdict.Effect == fairlead.Allow {
+			out[i].Verdict.Rules = nil // what permits is in the policies
+		}
+		out[i].Resource.Name = r.Tool
 	}
-	b, err := json.Marshal(list)
+	b, err := json.Marshal(out)
 	if err != nil || len(b) > keptSize {
 		// Hundreds of calls: what was asked and decided matters more than where each value stood.
-		for i := range list {
-			list[i].Arguments = nil
+		for i := range out {
+			out[i].Arguments = nil
 		}
-		if b, err = json.Marshal(list); err != nil {
+		if b, err = json.Marshal(out); err != nil {
 			return nil
 		}
 	}

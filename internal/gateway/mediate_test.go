@@ -399,8 +399,8 @@ func TestDeclaredLabelStays(t *testing.T) {
 			h.open()
 		}
 		a = h.post(second, next, key)
-		wantRefusal(t, a, "openai", http.StatusForbidden, codeDenied, false)
-		if !strings.Contains(string(a.body), "deny-data-to-model") {
+		wantRefusal(t, a, "openai", http.StatusForbidden, codeHeld, false)
+		if !strings.Contains(string(a.body), "hold-data-to-model") {
 			t.Errorf("the refusal does not name the rule: %s", a.body)
 		}
 		if a = h.post(chatPath, next, key); a.status != http.StatusOK || a.header.Get(labelHeader) != "user; data=customer" {
@@ -408,8 +408,33 @@ func TestDeclaredLabelStays(t *testing.T) {
 		}
 	}
 	// A label that nobody configured has no reader.
-	wantRefusal(t, h.post(chatPath, chat("x"), key, "Fairlead-Label: data=secret"), "openai", http.StatusForbidden, codeDenied, false)
+	wantRefusal(t, h.post(chatPath, chat("x"), key, "Fairlead-Label: data=secret"), "openai", http.StatusForbidden, codeHeld, false)
 	wantRefusal(t, h.post(chatPath, chat("x"), key, "Fairlead-Label: data=se cret"), "openai", http.StatusBadRequest, "bad_label", false)
+}
+
+// TestDeclassification: labelled data goes to a reader that may not have it once somebody says so, once, and only what
+// they saw.
+func TestDeclassification(t *testing.T) {
+	up := newProvider(t, func(w http.ResponseWriter, _ *http.Request, _ received) { answerJSON(w, completion("a", "noted")) })
+	h := newHarness(t, up.URL, Settings{Providers: enforcing()})
+	key := "Authorization: Bearer " + h.key("desk")
+	ask := func(text string) answer { return h.post(chatPath, chat(text), key, "Fairlead-Label: data=customer") }
+	wantRefusal(t, ask("Dana"), "openai", http.StatusForbidden, codeHeld, false)
+	wait := h.pending()
+	if len(wait) != 1 || wait[0].Kind != approval.Declassify || wait[0].Label != "customer" || wait[0].Tool != "provider:openai" {
+		t.Fatalf("what waits is %+v", wait)
+	}
+	if err := h.endorse(wait[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, ask("Dana and Eve"), "openai", http.StatusForbidden, codeHeld, false)
+	if a := ask("Dana"); a.status != http.StatusOK {
+		t.Fatalf("what was declassified does not pass: %s", a.body)
+	}
+	wantRefusal(t, ask("Dana"), "openai", http.StatusForbidden, codeHeld, false)
+	if n := len(up.requests()); n != 1 {
+		t.Errorf("%d requests reached the provider", n)
+	}
 }
 
 // TestStoredAnswerKeepsItsLabel: what an agent that read untrusted content wrote is untrusted when another agent is

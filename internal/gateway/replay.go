@@ -62,16 +62,28 @@ func knownCall(f *fairlead.Fact) bool {
 	return false
 }
 
-// A ToolDecision is what was recorded of a decision about a tool call.
+// A ToolDecision is what is recorded of a decision about a tool call: what was asked beside what the call's intent says,
+// the verdict, and its grounds.
 type ToolDecision struct {
-	Tool      string           `json:"tool"`
-	CallID    string           `json:"call_id"`
-	Request   policy.Request   `json:"request"`
-	Verdict   fairlead.Verdict `json:"verdict"`
-	Arguments []flow.Argument  `json:"arguments"`
-	Effect    fairlead.Effect  `json:"effect"` // what was done
-	Approval  string           `json:"approval"`
-	Used      bool             `json:"used"`
+	CallID    string            `json:"call_id,omitempty"`
+	Resource  policy.Resource   `json:"resource"` // the tool
+	Profile   policy.Profile    `json:"profile"`
+	Label     string            `json:"label"` // what the model had seen
+	Forbidden []string          `json:"forbidden,omitempty"`
+	Args      policy.Args       `json:"args"`
+	Verdict   fairlead.Verdict  `json:"verdict"`
+	Shadow    *fairlead.Verdict `json:"shadow,omitempty"` // where it differs
+	Arguments []flow.Argument   `json:"arguments,omitempty"`
+	Effect    fairlead.Effect   `json:"effect"`             // what was done
+	Approval  string            `json:"approval,omitempty"` // what was asked for, or used
+	Used      bool              `json:"used,omitempty"`     // an endorsement was used up for it
+}
+
+// Request is what policy was asked, given what it was asked about the call itself ([RecordedRequests]).
+func (d *ToolDecision) Request(call policy.Request) policy.Request {
+	call.Action, call.Resource = policy.ToolCall, d.Resource
+	call.Context.Profile, call.Context.Forbidden, call.Context.Args = d.Profile, d.Forbidden, d.Args
+	return call
 }
 
 // ReadDecisions reads the content "verdict" of an outcome.

@@ -48,11 +48,11 @@ type Resource struct {
 	// Name of the model or the tool. Models are Model::"Name" in Provider::"Server"; tools are Tool::"Name" in
 	// ToolClass::"…" for each of Classes and, if Server is set, in Server::"Server". Of an Admin request it is the
 	// System::"…" entity.
-	Name    string
-	Server  string
-	Classes []Class
+	Name    string  `json:"name"`
+	Server  string  `json:"server,omitempty"`
+	Classes []Class `json:"classes,omitempty"`
 	// Known says that the operator classified the tool. A tool that nobody classified is an egress tool.
-	Known bool
+	Known bool `json:"known,omitempty"`
 }
 
 // A Class is what a tool can do to the world.
@@ -106,18 +106,19 @@ type Conversation struct {
 type Args struct {
 	// Authority is the least trusted source of any authority argument: .authority is "none" when there is none of
 	// these, "unknown" when one of them was found nowhere (the model made it), else an integrity.
-	Authority string
+	Authority string `json:"authority"`
 	// Instructed: an argument that matters occurs only within untrusted content that reads like an instruction.
 	// .instructed; .instructed_by names the arguments.
-	Instructed []string
+	Instructed []string `json:"instructed,omitempty"`
 	// Data are the data labels of the content that arguments were found in; Forbidden those of them whose permitted
 	// readers do not include the tool. .data, .forbidden
-	Data, Forbidden []string
+	Data      []string `json:"data,omitempty"`
+	Forbidden []string `json:"forbidden,omitempty"`
 	// New: the tool was not on offer before the first untrusted content came in. .new_tool
-	New bool
+	New bool `json:"new,omitempty"`
 	// Values are the top-level arguments that the operator declared with a type: string, int64, bool or []string. They
 	// are in context.arg, which policies test with "context.arg has NAME".
-	Values map[string]any
+	Values map[string]any `json:"values,omitempty"`
 }
 
 // Values of Args.Authority besides the integrities.
