@@ -22,7 +22,9 @@ type Exchange struct {
 	// Units are spans that clients send again and again (tool definitions, system prompts outside the messages). The
 	// vault keeps each of them once.
 	Units []Span
-	Tools []string // names of the tools offered
+	// Instructions are the system prompt, where it stands outside the messages.
+	Instructions []Part
+	Tools        []string // names of the tools offered
 	// MaxOutput is the most tokens that the answer may have, or 0 if the request does not say.
 	MaxOutput int64
 	// User, Conversation and the like are what the body itself claims. They are declared, never verified.

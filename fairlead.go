@@ -37,6 +37,17 @@ func (id ID) String() string {
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
+// MarshalText gives the text form, for encoders.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads the text form, for decoders; no text is the zero ID.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	if *id = (ID{}); len(b) > 0 {
+		*id, err = ParseID(string(b))
+	}
+	return err
+}
+
 // bootLen is the length of the base32 form of 64 bits.
 const bootLen = 13
 

@@ -9,10 +9,14 @@ import (
 // A Status is where one counter stands. Used, Held and Max are as in [Violation]; of a rate, Used is how many tokens the
 // bucket lacks, of Max.
 type Status struct {
-	Limit, Tenant, Scope string
-	What                 What
-	Used, Held, Max      int64
-	Resets               time.Time // zero if it does not
+	Limit  string    `json:"limit"`
+	Tenant string    `json:"tenant"`
+	Scope  string    `json:"scope,omitempty"`
+	What   What      `json:"what"`
+	Used   int64     `json:"used"`
+	Held   int64     `json:"held"`
+	Max    int64     `json:"max"`
+	Resets time.Time `json:"resets,omitzero"` // zero if it does not
 }
 
 // Share is how much of the limit is taken, held or used: 1 is all.

@@ -12,6 +12,8 @@ func commands() []*Command {
 		proveCommand(),
 		approveCommand(),
 		policyGroup(),
+		analyzeCommand(),
+		limitsCommand(),
 		keyCommand(),
 		configCommand(),
 		doctorCommand(),

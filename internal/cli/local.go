@@ -76,6 +76,7 @@ func (s *server) localHandler() http.Handler {
 		}
 		return s.changePolicies(r.Context(), http.MaxBytesReader(nil, r.Body, maxPolicies))
 	})
+	handle("GET /limits", func(r *http.Request) (any, error) { return s.limits.Status(maxStatus), nil })
 	handle("POST /reload", func(r *http.Request) (any, error) { return struct{}{}, s.reload(r.Context()) })
 	handle("PUT /log/{level}", func(r *http.Request) (any, error) {
 		var l slog.Level
@@ -117,6 +118,9 @@ func (s *server) verifyApprover(ctx context.Context, token string) (approval.App
 
 // maxPolicies bounds the policies that a command sends, in bytes.
 const maxPolicies = 64 << 20
+
+// maxStatus is how many counters are listed, the fullest first.
+const maxStatus = 200
 
 // mayAdmin asks the live policies whether somebody who reached the socket may change something.
 func (s *server) mayAdmin(_ context.Context, what string) error {

@@ -36,11 +36,13 @@ func (anthropic) Read(rt Route, body []byte) (fairlead.Exchange, error) {
 		return fairlead.Exchange{}, err
 	}
 	var r reader
-	var f [9]wire.Value
-	pick(v, f[:], "model", "stream", "messages", "system", "tools", "metadata", "mcp_servers", "container", "thread")
+	var f [10]wire.Value
+	pick(v, f[:], "model", "stream", "messages", "system", "tools", "metadata", "mcp_servers", "container", "thread", "max_tokens")
 	container := f[7]
 	r.settings(f[0], f[1])
 	r.messages("messages", f[2], r.anthropicMessage)
+	r.instructions(f[3])
+	r.maxOutput(f[9])
 	r.unit(f[3])
 	r.unit(f[4])
 	r.anthropicTools(f[4])

@@ -368,3 +368,35 @@ func BenchmarkStreamEvent(b *testing.B) {
 		s.Event(ev)
 	}
 }
+
+// TestSystemPromptAndBound: what the operator says outside the messages is found, and how long an answer may be.
+func TestSystemPromptAndBound(t *testing.T) {
+	for _, c := range []struct {
+		dialect, path, body, system string
+		max                         int64
+	}{
+		{"openai", chatPath, `{"model":"m","max_tokens":7,"n":3,"messages":[]}`, "", 21},
+		{"openai", chatPath, `{"model":"m","max_completion_tokens":9,"max_tokens":7,"messages":[]}`, "", 9},
+		{"openai", responsesPath, `{"model":"m","instructions":"Be kind.","max_output_tokens":5,"input":"x"}`, "Be kind.", 5},
+		{"anthropic", "/v1/messages", `{"model":"m","max_tokens":4,"system":"Be brief.","messages":[]}`, "Be brief.", 4},
+		{"anthropic", "/v1/messages", `{"model":"m","max_tokens":-4,"system":[{"type":"text","text":"Be "},{"type":"text","text":"brief."}],"messages":[]}`, "Be brief.", 0},
+		{"anthropic", "/v1/messages", `{"model":"m","max_tokens":99999999999,"messages":[]}`, "", 1 << 31},
+	} {
+		d, _ := Lookup(c.dialect)
+		rt, ok := Match(d, "POST", c.path)
+		if !ok {
+			t.Fatal(c.path)
+		}
+		x, err := d.Read(rt, []byte(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		system := ""
+		for _, p := range x.Instructions {
+			system += PartText([]byte(c.body), p)
+		}
+		if system != c.system || x.MaxOutput != c.max {
+			t.Errorf("%s: system prompt %q and %d tokens, want %q and %d", c.body, system, x.MaxOutput, c.system, c.max)
+		}
+	}
+}

@@ -10,8 +10,9 @@ import (
 
 // chat reads a request for a chat completion.
 func (r *reader) chat(v wire.Value) {
-	var f [8]wire.Value
-	pick(v, f[:], "model", "stream", "messages", "tools", "functions", "safety_identifier", "user", "web_search_options")
+	var f [11]wire.Value
+	pick(v, f[:], "model", "stream", "messages", "tools", "functions", "safety_identifier", "user", "web_search_options",
+		"max_completion_tokens", "max_tokens", "n")
 	tools, functions := f[3], f[4]
 	r.settings(f[0], f[1])
 	r.messages("messages", f[2], r.chatMessage)
@@ -25,6 +26,10 @@ func (r *reader) chat(v wire.Value) {
 		r.hosted("web_search")
 	}
 	r.ex.User = first(f[5].Text(), f[6].Text())
+	r.maxOutput(f[8], f[9])
+	if n, ok := f[10].Int(); ok && n > 1 && r.ex.MaxOutput > 0 { // each of the alternatives may be so long
+		r.ex.MaxOutput *= min(n, 128)
+	}
 }
 
 // chatMessage reads a message of a request or of an answer. A member of an assistant message that we do not know, if

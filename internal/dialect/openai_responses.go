@@ -11,9 +11,9 @@ import (
 
 // responses reads a request for a response.
 func (r *reader) responses(v wire.Value) {
-	var f [11]wire.Value
+	var f [12]wire.Value
 	pick(v, f[:], "model", "stream", "input", "instructions", "tools", "safety_identifier", "user",
-		"previous_response_id", "conversation", "background", "prompt")
+		"previous_response_id", "conversation", "background", "prompt", "max_output_tokens")
 	input, conversation := f[2], f[8]
 	r.settings(f[0], f[1])
 	if input.Kind() == '"' {
@@ -23,9 +23,11 @@ func (r *reader) responses(v wire.Value) {
 	} else {
 		r.messages("input", input, r.responsesItem)
 	}
+	r.instructions(f[3])
 	r.unit(f[3])
 	r.unit(f[4])
 	r.openAITools(f[4])
+	r.maxOutput(f[11])
 	r.ex.User = first(f[5].Text(), f[6].Text())
 	r.state("previous_response_id", f[7])
 	if conversation.Kind() == '{' {

@@ -110,6 +110,29 @@ func (r *reader) messages(name string, v wire.Value, one func(*fairlead.Message,
 	}
 }
 
+// maxOutput takes the first bound that the request sets on its answer.
+func (r *reader) maxOutput(values ...wire.Value) {
+	for _, v := range values {
+		if n, ok := v.Int(); ok && n > 0 {
+			r.ex.MaxOutput = min(n, 1<<31)
+			return
+		}
+	}
+}
+
+// instructions takes a system prompt that stands outside the messages: a string, or blocks of text.
+func (r *reader) instructions(v wire.Value) {
+	if v.Kind() == '"' {
+		r.ex.Instructions = append(r.ex.Instructions, fairlead.Part{Kind: fairlead.PartText, Span: v.Span()})
+		return
+	}
+	for e := range v.Elements() {
+		if text := e.Get("text"); text.Kind() == '"' && r.room() {
+			r.ex.Instructions = append(r.ex.Instructions, fairlead.Part{Kind: fairlead.PartText, Span: text.Span()})
+		}
+	}
+}
+
 // settings reads the fields that all dialects spell alike.
 func (r *reader) settings(model, stream wire.Value) {
 	if present(model) && model.Kind() != '"' {

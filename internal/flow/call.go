@@ -34,11 +34,13 @@ type Argument struct {
 	// Authority: it says to whom, where to or on what the tool acts. Sink: it matters if somebody else chose it.
 	Authority, Sink bool
 	Bound           fairlead.Label
-	Evidence        []Evidence // at most 8, the most trusted first; empty if it was found nowhere
-	Instructed      bool       // stands only in untrusted content that reads like an instruction
+	// Evidence are at most 8 places, the most trusted first and the least trusted last; none if it was found nowhere.
+	Evidence   []Evidence
+	Instructed bool // somebody without authority asked for it: see docs/flow.md
+	short      bool // too short to say where it is from
 }
 
-// Evidence is one place that a value was taken from.
+// Evidence is one place that a value was taken from. Message counts from 0 in the request that the part came in with.
 type Evidence struct {
 	Message, Part int
 	From          string // "operator", "user", "tool:read_file", "assistant"
@@ -91,6 +93,20 @@ type tracer struct {
 	acts     actions
 	compared int
 	itself   *Argument
+	heard    map[string]bool // what said found
+}
+
+// said reports whether somebody with authority used a word.
+func (t *tracer) said(w string) bool {
+	hit, ok := t.heard[w]
+	if !ok {
+		if t.heard == nil {
+			t.heard = map[string]bool{}
+		}
+		hit = t.asked(w)
+		t.heard[w] = hit
+	}
+	return hit
 }
 
 // A spot is a region of a part, or of a view of it.
@@ -176,7 +192,7 @@ func (t *tracer) exact(v *value, f *finding) {
 // to, even if the model adds what to say. That somebody with authority names it says nothing for the rest of the link.
 func (t *tracer) host(v *value, f *finding) {
 	for _, h := range v.hosts {
-		if t.asked(h) {
+		if t.said(h) {
 			return
 		}
 		for k, p := range t.parts {
@@ -271,11 +287,19 @@ func (t *tracer) prose(v *value, f *finding) {
 func (t *tracer) settle(v *value, f *finding) {
 	ev := f.argument.Evidence
 	slices.SortStableFunc(ev, func(a, b Evidence) int { return int(a.Label.Integrity) - int(b.Label.Integrity) })
-	f.argument.Evidence = ev[:min(len(ev), maxEvidence)]
 	if len(ev) == 0 {
 		return
 	}
 	best, worst := ev[0].Label.Integrity, ev[len(ev)-1].Label.Integrity
+	f.argument.short = v.shape == shapeShort
+	if n := len(ev) - 1; n >= maxEvidence { // keep the worst, and an instruction
+		k := slices.IndexFunc(ev, func(e Evidence) bool { return e.Instruction != nil })
+		if k >= maxEvidence {
+			ev[maxEvidence-2] = ev[k]
+		}
+		ev[maxEvidence-1] = ev[n]
+		f.argument.Evidence = slices.Clone(ev[:maxEvidence])
+	}
 	switch {
 	case v.shape == shapeShort && best < worst:
 		// Too short to say which of the two it is.
@@ -290,6 +314,9 @@ func (t *tracer) settle(v *value, f *finding) {
 // shared looks for passages that free text has in common with a part.
 func (t *tracer) shared(k int, folded string, ms []mark, f *finding) {
 	p := t.parts[k]
+	if t.compared += len(ms) * spread; t.compared > MaxCompared {
+		return
+	}
 	for _, m := range ms {
 		at, ok := lookup(p.marks, m.hash)
 		if !ok || p.folded.Text[at.at:at.at+window] != folded[m.at:m.at+window] {
@@ -388,7 +415,7 @@ func (t *tracer) paraphrased(v *value, f *finding) {
 	for _, p := range t.parts {
 		for n := range p.regions {
 			r := &p.regions[n]
-			if r.acts&t.acts == 0 {
+			if t.compared += len(r.folded); r.acts&t.acts == 0 || t.compared > MaxCompared {
 				continue
 			}
 			all := true
@@ -414,11 +441,19 @@ func (t *tracer) region(s spot) *region {
 	return &t.parts[s.part].regions[s.region]
 }
 
-// independent reports whether an untrusted part that has no instruction with the value has it, too.
+// independent reports whether an untrusted part that has no instruction with the value has it, too. Both lists are in the
+// order of the parts.
 func (t *tracer) independent(f *finding) bool {
-	return slices.ContainsFunc(f.plain, func(k int) bool {
-		return !slices.ContainsFunc(f.spots, func(s spot) bool { return s.part == k })
-	})
+	spots := f.spots
+	for _, k := range f.plain {
+		for len(spots) > 0 && spots[0].part < k {
+			spots = spots[1:]
+		}
+		if len(spots) == 0 || spots[0].part != k {
+			return true
+		}
+	}
+	return false
 }
 
 // demanded looks for an instruction that asks for the call itself, which nobody with authority did.
@@ -429,7 +464,7 @@ func (t *tracer) demanded(name string, wanted bool) {
 		for n := range p.regions {
 			r := &p.regions[n]
 			explicit := false
-			if long && !t.asked(folded) {
+			if long && !t.said(folded) {
 				explicit = r.has(folded)
 			}
 			if !explicit && (wanted || r.acts&t.acts == 0 || !t.nouns(r)) {
@@ -449,7 +484,7 @@ func (t *tracer) nouns(r *region) bool {
 		if _, a := base(w); a != noAction || len(w) < 4 || weakNouns[w] {
 			continue
 		}
-		if t.asked(w, w+"s") {
+		if t.said(w) || t.said(w+"s") {
 			return false
 		}
 		all++
@@ -487,7 +522,7 @@ func (p *Provenance) Args() policy.Args {
 			continue
 		}
 		best := int(a.Evidence[0].Label.Integrity)
-		if weak := shapeOf(strings.TrimSpace(string(text.AppendFold(nil, a.Value)))); weak == shapeShort {
+		if a.short {
 			best = int(a.Evidence[len(a.Evidence)-1].Label.Integrity)
 		}
 		worst = max(worst, best)

@@ -20,7 +20,8 @@ type Input struct {
 	Foreign func(message int) bool
 	// Declared are data labels that the caller declares for what is new. They can only narrow.
 	Declared []string
-	// Before is what was known of the first Known messages, or nil.
+	// Before is what was known of the first Known messages, or nil. With Known 0 it is what was known of a conversation
+	// that the provider keeps and this request goes on with, without its messages.
 	Before *Context
 	Known  int
 	// Stored looks up an earlier answer that came back in other words' place ([Memory.Lookup]); nil if there is none.
@@ -34,6 +35,7 @@ type Context struct {
 	parts     []*part
 	messages  int
 	fresh     int // messages from here on are new
+	known     int // parts before this one are not
 	bound     fairlead.Label
 	indexed   int         // bytes of text in parts
 	missed    *part       // the first untrusted part with text that was too much to be kept
@@ -74,13 +76,21 @@ type view struct {
 // knows more than there are, or that belongs to other rules, everything is read anew.
 func (r *Rules) Label(in Input) *Context {
 	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
-	if b := in.Before; b != nil && b.rules == r && in.Known > 0 && in.Known <= c.messages && in.Known >= b.messages {
-		c.parts, c.bound, c.indexed, c.missed, c.wants = b.parts, b.bound, b.indexed, b.missed, b.wants
-		c.delegates, c.scripts, c.ordered, c.spoken = b.delegates, b.scripts, b.ordered, b.spoken
+	resumed := false
+	if b := in.Before; b != nil && b.rules == r && (in.Known == 0 || in.Known <= c.messages && in.Known >= b.messages) {
+		c.parts, c.bound, c.indexed, c.missed = b.parts, b.bound, b.indexed, b.missed
+		c.wants, c.ordered, c.spoken, c.delegates, c.scripts = b.wants, b.ordered, b.spoken, b.delegates, b.scripts
 		if !b.extended.CompareAndSwap(false, true) {
 			c.parts = slices.Clip(c.parts)
 		}
-		c.fresh = b.messages
+		c.known, resumed = len(b.parts), true
+		if in.Known > 0 {
+			c.fresh = b.messages
+		}
+	}
+	if ex := in.Exchange; len(ex.HostedTools) > 0 || len(ex.State) > 0 && !resumed {
+		// What the provider fetched, or keeps, has not passed here.
+		c.bound.Integrity = fairlead.Untrusted
 	}
 	l := labeller{c, &in}
 	for i := c.fresh; i < c.messages; i++ {
@@ -295,21 +305,15 @@ func (c *Context) wanted(acts actions) bool {
 	return c.delegates || c.wants&acts != 0
 }
 
-// asked reports whether somebody with authority used one of the words.
-func (c *Context) asked(words ...string) bool {
+// asked reports whether somebody with authority used a word.
+func (c *Context) asked(w string) bool {
+	hit := false
 	for _, p := range c.parts {
-		if p.own || p.label.Integrity == fairlead.Untrusted {
+		if p.own || p.label.Integrity == fairlead.Untrusted || !p.sieve.may(w) {
 			continue
 		}
-		for _, w := range words {
-			hit := false
-			if !p.sieve.may(w) {
-				continue
-			}
-			find(p.folded.Text, w, false, func(int, int) bool { hit = true; return false })
-			if hit {
-				return true
-			}
+		if find(p.folded.Text, w, false, func(int, int) bool { hit = true; return false }); hit {
+			return true
 		}
 	}
 	return false
@@ -340,15 +344,15 @@ type Suspect struct {
 // Suspicious lists the instruction-like spans in untrusted parts.
 func (c *Context) Suspicious() []Suspect {
 	var out []Suspect
-	for _, p := range c.parts {
+	for i, p := range c.parts {
 		for _, r := range p.regions {
 			in := fairlead.Span{Start: p.offset + r.at.Start, End: p.offset + r.at.End}
-			out = append(out, Suspect{p.message, p.index, r.body, in, p.text[r.at.Start:r.at.End], p.message >= c.fresh})
+			out = append(out, Suspect{p.message, p.index, r.body, in, p.text[r.at.Start:r.at.End], i >= c.known})
 		}
 		for _, v := range p.views {
 			for _, r := range v.regions {
 				in := fairlead.Span{Start: p.offset + v.at.Start, End: p.offset + v.at.End}
-				out = append(out, Suspect{p.message, p.index, r.body, in, r.folded, p.message >= c.fresh})
+				out = append(out, Suspect{p.message, p.index, r.body, in, r.folded, i >= c.known})
 			}
 		}
 	}
