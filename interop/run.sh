@@ -81,6 +81,9 @@ provider() { printf '  %s:\n    dialect: %s\n    base_url: %s\n    api_key: %s\n
 {
 	echo "listen: 127.0.0.1:0"
 	echo "control: 127.0.0.1:0"
+	echo "tools:"
+	echo "  - {name: read_ticket, class: [read]}"
+	echo "  - {name: send_email, class: [egress, irreversible], authority: [to]}"
 	echo "providers:"
 	provider watched openai "$model" the-operators-own-key observe
 	provider guarded openai "$model" the-operators-own-key enforce

@@ -239,7 +239,7 @@ func nextLine(r *bufio.Reader, buf []byte) (line []byte, long bool, err error) {
 	}
 }
 
-// A finding is what is said of one run, in the order of the line that it is printed as.
+// A runFinding is what is said of one run, in the order in which its line has it.
 type runFinding struct {
 	ID        string          `json:"id"`
 	Profile   string          `json:"profile"`
@@ -358,7 +358,9 @@ func (a *analysis) decide(run *flow.Run) runFinding {
 			}
 		}
 		if i < 0 {
-			i = slices.IndexFunc(p.Arguments, func(arg flow.Argument) bool { return arg.Authority })
+			i = slices.IndexFunc(p.Arguments, func(arg flow.Argument) bool {
+				return arg.Authority && (len(arg.Evidence) == 0 || arg.Evidence[0].Label.Integrity == fairlead.Untrusted)
+			})
 		}
 		if i >= 0 {
 			f.Argument = p.Arguments[i].Path

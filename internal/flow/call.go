@@ -220,11 +220,14 @@ func (t *tracer) host(v *value, f *finding) {
 	}
 }
 
+// sieving is what a text costs that need not be searched, in bytes that could have been compared.
+const sieving = 32
+
 // in looks for needle in a part, or in a view of it, and notes where it stands.
 func (t *tracer) in(k, view int, needle string, id bool, kind string, f *finding) bool {
 	p := t.parts[k]
 	folded, regs := &p.folded, p.regions
-	if view < 0 && !p.sieve.may(needle) {
+	if t.compared += sieving; t.compared > MaxCompared || view < 0 && !p.sieve.may(needle) {
 		return false
 	}
 	if view >= 0 {
@@ -342,11 +345,11 @@ func (t *tracer) judge(name string, vals []value, finds []finding) {
 	if t.changes && !wanted {
 		where, asked = t.asksFor()
 	}
-	any := false
+	hit := false
 	for i := range vals {
 		f, v := &finds[i], &vals[i]
 		if !f.argument.Sink || f.trusted || v.rest {
-			any = any || f.argument.Instructed
+			hit = hit || f.argument.Instructed
 			continue
 		}
 		named := v.shape == shapeID || f.argument.Authority && v.shape != shapeShort && v.shape != shapeDate
@@ -367,10 +370,10 @@ func (t *tracer) judge(name string, vals []value, finds []finding) {
 		case asked:
 			t.paraphrased(v, f)
 		}
-		any = any || f.argument.Instructed
+		hit = hit || f.argument.Instructed
 	}
 	// A call that carries what stands elsewhere has more behind it than the instruction.
-	if t.changes && !any && !slices.ContainsFunc(finds, func(f finding) bool { return f.trusted || len(f.plain) > 0 }) {
+	if t.changes && !hit && !slices.ContainsFunc(finds, func(f finding) bool { return f.trusted || len(f.plain) > 0 }) {
 		t.demanded(name, wanted)
 	}
 }

@@ -72,25 +72,24 @@ type view struct {
 	regions []region // in the view's own text
 }
 
-// Label labels every part of a request. A context that knows the first messages already is not changed; with one that
+// Label labels every part of a request. Where the provider runs tools of its own, everything counts as untrusted. What the
+// provider keeps is not looked at: the caller joins its label, or gives it as Before. A context that knows the first messages already is not changed; with one that
 // knows more than there are, or that belongs to other rules, everything is read anew.
 func (r *Rules) Label(in Input) *Context {
 	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
-	resumed := false
 	if b := in.Before; b != nil && b.rules == r && (in.Known == 0 || in.Known <= c.messages && in.Known >= b.messages) {
 		c.parts, c.bound, c.indexed, c.missed = b.parts, b.bound, b.indexed, b.missed
 		c.wants, c.ordered, c.spoken, c.delegates, c.scripts = b.wants, b.ordered, b.spoken, b.delegates, b.scripts
 		if !b.extended.CompareAndSwap(false, true) {
 			c.parts = slices.Clip(c.parts)
 		}
-		c.known, resumed = len(b.parts), true
+		c.known = len(b.parts)
 		if in.Known > 0 {
 			c.fresh = b.messages
 		}
 	}
-	if ex := in.Exchange; len(ex.HostedTools) > 0 || len(ex.State) > 0 && !resumed {
-		// What the provider fetched, or keeps, has not passed here.
-		c.bound.Integrity = fairlead.Untrusted
+	if len(in.Exchange.HostedTools) > 0 {
+		c.bound.Integrity = fairlead.Untrusted // what the provider fetches does not pass here
 	}
 	l := labeller{c, &in}
 	for i := c.fresh; i < c.messages; i++ {

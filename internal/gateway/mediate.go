@@ -80,13 +80,14 @@ func (c *call) approvalOf(t *fairlead.ToolCall, v *fairlead.Verdict) approval.As
 		Actor: c.who.Actor, Intent: c.intent.ID, Rules: v.Rules, Approvers: v.Approvers, Scope: c.scope}
 }
 
-// conversation names the conversation, in the same way when a call is made again: by the first call of its run, and
-// where there is none, because this may be the first, by what its prompt says.
+// conversation names the conversation by how it began. So an endorsement holds for the same request made again, and for
+// an agent's loop that starts the same task anew, and for nothing that began otherwise.
 func (c *call) conversation() string {
-	if root := c.linked.Run.Root; !root.IsZero() {
-		return "run " + root.String()
+	n := c.linked.Run.Messages
+	if n == 0 || n > len(c.exchange.Messages) {
+		n = len(c.exchange.Messages)
 	}
-	return "prompt " + c.link.Beginning(len(c.exchange.Messages))
+	return "began " + c.link.Beginning(n)
 }
 
 // endorse lets a held call pass if enough people endorsed exactly it. The endorsement is used up, durably, first.

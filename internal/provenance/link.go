@@ -76,7 +76,10 @@ type Run struct {
 // Next is the run that a call with this id, time and number of messages makes of what it was linked to.
 func (r Run) Next(id fairlead.ID, at time.Time, messages int) Run {
 	if r.Root.IsZero() {
-		r.Root, r.Began, r.Messages = id, at, messages
+		r.Root, r.Began = id, at
+		if r.Messages == 0 {
+			r.Messages = messages
+		}
 	}
 	r.Steps++
 	return r
@@ -355,7 +358,11 @@ func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 		return
 	}
 	one := true
+	out.Run.Messages = fit[0].run.Messages // whichever it is, it began so
 	for _, c := range fit {
+		if c.run.Messages != out.Run.Messages {
+			out.Run.Messages = 0
+		}
 		out.link(fairlead.RelPossible, c, fairlead.Ambiguous)
 		one = one && c.scope == fit[0].scope
 	}

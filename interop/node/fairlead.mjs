@@ -27,6 +27,9 @@ export async function newKey() {
   return JSON.parse(await fairlead("key", "create", "--app", `node-${randomUUID()}`, "--json"));
 }
 
+// approve runs a subcommand of fairlead approve and gives what it prints as JSON.
+export const approve = async (...args) => JSON.parse(await fairlead("approve", ...args));
+
 export const revokeKey = (id) => fairlead("key", "revoke", id);
 
 const seen = []; // {request, response: promise of bytes, id, status}, in order
