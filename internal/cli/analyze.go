@@ -26,9 +26,13 @@ import (
 
 func analyzeCommand() *Command {
 	return &Command{
-		Name: "analyze", Usage: "[--json] [--profile NAME] [--tools FILE.yaml] FILE.jsonl",
-		Short: "say which tool calls of recorded agent runs would have been held, and why",
-		Long: `Reads recorded runs of agents, one JSON object a line with "messages" as OpenAI's chat API has them (and "id", if there
+		Name: "analyze", Usage: "[--json] [--profile NAME] [--tools FILE.yaml] FILE.jsonl | [--data DIR] [--json]",
+		Short: "was the injection successful? on recorded traffic, or on runs in a file",
+		Long: `Without a file it looks at the traffic in the data folder: for words in untrusted content that read like an instruction,
+whether they were seen by the model, whether a tool call attempted what they say, with the argument that carries it,
+whether that was blocked, and whether it was executed, which a result that came back shows.
+
+With a file it reads recorded runs of agents, one JSON object a line with "messages" as OpenAI's chat API has them (and "id", if there
 is one), and decides each tool call of each run as the gateway would have, with the starter policies. "-" reads standard
 input.
 
@@ -53,7 +57,11 @@ A line that cannot be read is reported with its number, and the others are analy
 			asJSON := jsonFlag(fs)
 			profile := fs.String("profile", "default", "decide by the rules of this `NAME`: balanced, guaranteed or default")
 			tools := fs.String("tools", "", "`FILE` that classifies tools")
+			data, keys := dataFlag(fs), keysFlag(fs)
 			return func(ctx context.Context, env *Env, args []string) error {
+				if len(args) == 0 {
+					return analyzeTraffic(ctx, env, *data, *keys, *asJSON)
+				}
 				if err := wantArgs(args, "FILE.jsonl"); err != nil {
 					return err
 				}

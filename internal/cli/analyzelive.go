@@ -32,6 +32,23 @@ type injection struct {
 	Result   fairlead.ID `json:"result,omitzero"`   // executed: the call that brought the result
 }
 
+// analyzeTraffic prints what became of injections on recorded traffic.
+func analyzeTraffic(ctx context.Context, env *Env, data, keys string, asJSON bool) error {
+	f, err := openFolder(ctx, env, data, keys, true)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	list, err := injections(ctx, f)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(env.Stdout, append([]injection{}, list...))
+	}
+	return printInjections(env.Stdout, list)
+}
+
 // injections lists what is recorded, in order. Of a call whose answer attempts something, that it was seen is not said.
 func injections(ctx context.Context, f *folder) ([]injection, error) {
 	var out []injection

@@ -285,6 +285,12 @@ func (r *replay) outcome(ctx context.Context, o *ledger.Opener, e *verify.Envelo
 	call := e.Link(fairlead.RelCompletes)
 	base, ok := r.open[call]
 	delete(r.open, call)
+	if ok {
+		for _, d := range gateway.DecisionsOf(&e.Fact) {
+			q := d.Request(base)
+			r.ask(call, e.Time, &q)
+		}
+	}
 	for _, c := range e.Content {
 		if c.Name != "verdict" || !ok {
 			continue

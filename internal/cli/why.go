@@ -69,6 +69,9 @@ func explainCall(ctx context.Context, src provenance.Source, id fairlead.ID) (*e
 		return nil, err
 	}
 	out := &explained{Explanation: e}
+	if outcome := e.Call.Completed(); outcome != nil {
+		out.Decisions = gateway.DecisionsOf(outcome)
+	}
 	// What cannot be opened is not shown; the explanation says so itself.
 	if body, err := e.Call.Content(ctx, src.Reader.Vault(), "verdict"); err == nil && len(body) > 0 {
 		if out.Decisions, err = gateway.ReadDecisions(body); err != nil {

@@ -61,7 +61,7 @@ func (c *Context) ToolCall(call fairlead.ToolCall, offeredBefore bool) *Provenan
 	p.Classes, p.Known, p.Inferred = c.rules.classify(call.Name)
 	p.Profile = c.rules.profile(p.Classes)
 	tool, _ := c.rules.tool(call.Name)
-	t := tracer{Context: c, tool: tool, changes: !slices.Equal(p.Classes, []policy.Class{policy.Read})}
+	t := tracer{Context: c, tool: tool, changes: !reads(p.Classes)}
 	t.named = splitName(call.Name)
 	for _, w := range t.named {
 		if _, a := base(w); a != noAction {
@@ -82,6 +82,11 @@ func (c *Context) ToolCall(call fairlead.ToolCall, offeredBefore bool) *Provenan
 		p.Arguments = append(p.Arguments, *t.itself)
 	}
 	return p
+}
+
+// reads reports whether a tool only looks something up, perhaps outside: what it is told matters where it is a link.
+func reads(classes []policy.Class) bool {
+	return slices.Contains(classes, policy.Read) && !slices.Contains(classes, policy.Write) && !slices.Contains(classes, policy.Irreversible)
 }
 
 // A tracer looks for the values of one call.

@@ -54,6 +54,7 @@ type part struct {
 	from           string // "operator", "user", "tool:NAME", "assistant"
 	label          fairlead.Label
 	origin         fairlead.ID // the stored answer that it holds
+	system         bool        // a system prompt outside the messages, as it stands
 	own            bool        // an answer of ours: no evidence of where anything comes from
 	body           fairlead.Span
 	offset         int // where text begins in the part's text
@@ -73,8 +74,9 @@ type view struct {
 }
 
 // Label labels every part of a request. Where the provider runs tools of its own, everything counts as untrusted. What the
-// provider keeps is not looked at: the caller joins its label, or gives it as Before. A context that knows the first messages already is not changed; with one that
-// knows more than there are, or that belongs to other rules, everything is read anew.
+// provider keeps is not looked at: the caller joins its label, or gives it as Before. A context that knows the first
+// messages already is not changed; with one that knows more than there are, or that belongs to other rules, everything is
+// read anew.
 func (r *Rules) Label(in Input) *Context {
 	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
 	if b := in.Before; b != nil && b.rules == r && (in.Known == 0 || in.Known <= c.messages && in.Known >= b.messages) {
@@ -86,12 +88,15 @@ func (r *Rules) Label(in Input) *Context {
 		c.known = len(b.parts)
 		if in.Known > 0 {
 			c.fresh = b.messages
+		} else {
+			c.parts = elsewhere(c.parts)
 		}
 	}
 	if len(in.Exchange.HostedTools) > 0 {
 		c.bound.Integrity = fairlead.Untrusted // what the provider fetches does not pass here
 	}
 	l := labeller{c, &in}
+	l.instructions()
 	for i := c.fresh; i < c.messages; i++ {
 		l.message(i)
 	}
@@ -99,6 +104,26 @@ func (r *Rules) Label(in Input) *Context {
 		c.bound = c.bound.Join(fairlead.Label{Data: declared(in.Declared)})
 	}
 	return c
+}
+
+// elsewhere copies parts of a conversation that the provider keeps: their messages are none of this request's.
+func elsewhere(parts []*part) []*part {
+	out := make([]*part, len(parts))
+	for i, p := range parts {
+		q := *p
+		q.message = -1
+		out[i] = &q
+	}
+	return out
+}
+
+// Bytes is how much text the context holds beyond that of the one it was made from.
+func (c *Context) Bytes() int {
+	n := 0
+	for _, p := range c.parts[min(c.known, len(c.parts)):] {
+		n += len(p.text) + len(p.folded.Text)
+	}
+	return n
 }
 
 // declared gives the labels that a caller declares in the form of a label.
@@ -115,6 +140,22 @@ func declared(names []string) []string {
 type labeller struct {
 	*Context
 	in *Input
+}
+
+// instructions takes in a system prompt that stands outside the messages, unless it is known already.
+func (l *labeller) instructions() {
+	var b strings.Builder
+	for _, p := range l.in.Exchange.Instructions {
+		b.WriteString(dialect.PartText(l.in.Body, p))
+		b.WriteByte('\n')
+	}
+	s := b.String()
+	if s == "" || slices.ContainsFunc(l.parts[:l.known], func(p *part) bool { return p.system && p.text == s }) {
+		return
+	}
+	for _, piece := range l.divide(&part{message: -1, index: -1, role: fairlead.RoleSystem, from: "operator", system: true}, s, "") {
+		l.add(piece)
+	}
 }
 
 func (l *labeller) message(i int) {

@@ -179,7 +179,7 @@ func TestInfer(t *testing.T) {
 		"send_money": policy.Irreversible, "BankManagerTransferFunds": policy.Irreversible, "delete_file": policy.Irreversible,
 		"update_password": policy.Irreversible, "AugustSmartLockGrantGuestAccess": policy.Irreversible, "TerminalExecute": policy.Irreversible,
 	} {
-		if got, known := inferClasses(name); !known || got[0] != want {
+		if got, known := inferClasses(name); !known || got[0] != want || slices.Contains(got, policy.Egress) != (want == policy.Egress || name == "get_webpage") {
 			t.Errorf("%s: %v, known %v; want %v", name, got, known, want)
 		}
 	}

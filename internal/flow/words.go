@@ -298,8 +298,14 @@ func inferClasses(name string) (classes []policy.Class, known bool) {
 		if !web && has("open", "follow") {
 			return []policy.Class{policy.Irreversible}, true
 		}
+		if has("web", "webpage", "url", "website", "browser", "link", "tab", "site") {
+			return []policy.Class{policy.Read, policy.Egress}, true
+		}
 		return []policy.Class{policy.Read}, true
 	case lookUp:
+		if has("web", "webpage", "url", "website", "http", "https", "link") && !has("search", "history", "list") {
+			return []policy.Class{policy.Read, policy.Egress}, true // whoever fetches tells the other side what
+		}
 		return []policy.Class{policy.Read}, true
 	case operate:
 		if has("go") && web {

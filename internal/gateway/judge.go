@@ -291,7 +291,9 @@ func (c *call) policyAttrs(a *attrs, rulings []ruling) {
 		return
 	}
 	a.text("fairlead.policy.digest", c.policies.live)
-	a.text("fairlead.policy.effect", string(effect(rulings)))
+	if e := effect(rulings); e != fairlead.Allow { // without it, it was allow
+		a.text("fairlead.policy.effect", string(e))
+	}
 	a.list("fairlead.policy.rules", rulesOf(rulings, func(r *ruling) *fairlead.Verdict { return &r.Verdict }))
 	if c.policies.Shadow == nil {
 		return

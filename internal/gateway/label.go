@@ -51,7 +51,10 @@ func (c *call) label(declared []string) {
 	in := flow.Input{Body: c.body, Exchange: x, Declared: declared, Known: c.linked.Known, Stored: c.g.answers(c.who.Tenant()).Lookup}
 	var before known
 	if in.Known > 0 {
-		before = c.g.contexts.get(c.contextKey(in.Known))
+		before = c.g.contexts.get(c.contextKey(c.link.State(in.Known)))
+		in.Before = before.flow
+	} else if kept := c.linked.Kept; !kept.IsZero() {
+		before = c.g.contexts.get(callKey(kept)) // the provider has its messages, and we remember them
 		in.Before = before.flow
 	}
 	if in.Before == nil {
@@ -108,20 +111,33 @@ func (c *call) offeredBefore(tool string) bool {
 // brings it back from elsewhere.
 func (c *call) remember(answer *fairlead.Answer) {
 	if n := len(c.exchange.Messages); n > 0 {
-		c.g.contexts.put(c.contextKey(n), known{c.flow, c.frozen}, n+len(c.frozen)/16)
+		k := known{c.flow, c.frozen}
+		c.g.contexts.put(callKey(c.intent.ID), k, c.flow.Bytes()+200*n+8*len(c.frozen))
+		if len(c.exchange.State) == 0 { // else the messages are only what is new: others may say the same
+			c.g.contexts.put(c.contextKey(c.link.State(n)), k, 0)
+		}
 	}
-	if l := c.bound(); answer != nil && answer.Text != "" && (l.Integrity == fairlead.Untrusted || len(l.Data) > 0) {
-		c.g.answers(c.who.Tenant()).Learn(answer.Text, l, c.intent.ID)
+	if answer == nil || answer.Text == "" {
+		return
+	}
+	memory := c.g.answers(c.who.Tenant())
+	if l := c.bound(); c.flow.Bound().Includes(l) {
+		c.flow.Remember(memory, answer.Text, c.intent.ID)
+	} else {
+		memory.Learn(answer.Text, l, c.intent.ID)
 	}
 }
 
-func (c *call) contextKey(n int) fairlead.Digest {
-	state, d := c.link.State(n), c.link.Domain
+func (c *call) contextKey(state fairlead.Digest) fairlead.Digest {
+	d := c.link.Domain
 	return sha256.Sum256(append(state[:], d.Tenant+"\x00"+d.App+"\x00"+d.User...))
 }
 
-// maxContext is how many messages the contexts of one generation may hold together; a message takes about 200 bytes.
-const maxContext = 1 << 17
+// callKey is the key of a context by the call that it is of.
+func callKey(id fairlead.ID) fairlead.Digest { return sha256.Sum256([]byte("call " + id.String())) }
+
+// maxContext is how many bytes the contexts of one generation may hold together.
+const maxContext = 64 << 20
 
 // known is what is known of a conversation.
 type known struct {
@@ -145,14 +161,14 @@ func (m *contexts) get(k fairlead.Digest) known {
 	return m.old[k]
 }
 
-func (m *contexts) put(k fairlead.Digest, c known, messages int) {
+func (m *contexts) put(k fairlead.Digest, c known, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.new == nil || m.held > maxContext {
 		m.old, m.new, m.held = m.new, map[fairlead.Digest]known{}, 0
 	}
 	if _, ok := m.new[k]; !ok {
-		m.held += messages
+		m.held += bytes
 	}
 	m.new[k] = c
 }

@@ -192,7 +192,7 @@ func (c *call) notice(r *toolRuling) string {
 	b.WriteString("[Fairlead] " + sentence(subject(&r.Request), &r.Verdict))
 	if a := r.culprit(); a != nil {
 		e := a.Evidence[0]
-		fmt.Fprintf(&b, " The argument %.60q = %.80q stands only in %s (message %d)", a.Path, a.Value, origin(e.From), e.Message+1)
+		fmt.Fprintf(&b, " The argument %.60q = %.80q stands only in %s%s", a.Path, a.Value, origin(e.From), place(e.Message))
 		if a.Instructed {
 			b.WriteString(", in words that read like an instruction")
 		}
@@ -214,12 +214,20 @@ func (r *toolRuling) culprit() *flow.Argument {
 	for _, planted := range []bool{true, false} {
 		for i := range r.Arguments {
 			a := &r.Arguments[i]
-			if len(a.Evidence) > 0 && a.Evidence[0].Message >= 0 && (planted && a.Instructed || !planted && a.Authority && a.Evidence[0].Label.Integrity == fairlead.Untrusted) {
+			if len(a.Evidence) > 0 && (planted && a.Instructed || !planted && a.Authority && a.Evidence[0].Label.Integrity == fairlead.Untrusted) {
 				return a
 			}
 		}
 	}
 	return nil
+}
+
+// place says which message of the request it is, if it is one.
+func place(message int) string {
+	if message < 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (message %d)", message+1)
 }
 
 func origin(from string) string {
@@ -261,6 +269,7 @@ func (c *call) toolAttrs(a *attrs, list []toolRuling) {
 		}
 	}
 	c.policyAttrs(a, rulings)
+	a.list("fairlead.tools.decided", unremarkable(list))
 	a.list("fairlead.tools.withheld", held)
 	a.list("fairlead.approvals", used)
 	if instructed > 0 {
@@ -344,7 +353,7 @@ func (c *call) source(a *flow.Argument) approval.Source {
 		return out
 	}
 	e := &a.Evidence[0]
-	out.Origin, out.Label = fmt.Sprintf("%s (message %d)", origin(e.From), e.Message+1), e.Label.String()
+	out.Origin, out.Label = origin(e.From)+place(e.Message), e.Label.String()
 	if e.Message < 0 || e.Message >= len(c.exchange.Messages) || e.Part < 0 || e.Part >= len(c.exchange.Messages[e.Message].Parts) {
 		return out
 	}
@@ -375,10 +384,28 @@ const (
 	keptSize     = 256 << 10
 )
 
+// unremarkable describes decisions that need no grounds: calls that nothing objected to and whose arguments hold nothing that
+// policy could look at. It is nil if one of them is not such a call.
+func unremarkable(list []toolRuling) []string {
+	if len(list) > 16 { // what an envelope has room for
+		return nil
+	}
+	out := make([]string, len(list))
+	for i := range list {
+		r, q := &list[i], &list[i].Request
+		a := &q.Context.Args
+		if r.Verdict.Effect != fairlead.Allow || r.Shadow != nil || r.Used || len(a.Instructed)+len(a.Data)+len(a.Forbidden)+len(a.Values)+len(q.Context.Forbidden) > 0 || safe(r.Tool) != r.Tool || r.Tool == "" {
+			return nil
+		}
+		out[i] = decisionLine(q)
+	}
+	return out
+}
+
 // verdictJSON is the grounds of the decisions about an answer, for whoever asks why, and for replay. It quotes content,
-// so it is sealed with it.
+// so it is sealed with it. Where an envelope has room for all there is to say, it is nil.
 func verdictJSON(list []toolRuling) []byte {
-	if len(list) == 0 {
+	if len(list) == 0 || unremarkable(list) != nil {
 		return nil
 	}
 	out := make([]ToolDecision, len(list))

@@ -453,6 +453,40 @@ func TestStoredAnswerKeepsItsLabel(t *testing.T) {
 	}
 }
 
+// TestConversationKeptAtTheProvider: what a request builds on without sending it counts as if it had been sent.
+func TestConversationKeptAtTheProvider(t *testing.T) {
+	answer := `{"id":"resp_1","object":"response","status":"completed","model":"m","output":[{"type":"function_call","id":"fc_1","call_id":"c1","name":"read_ticket","arguments":"{}","status":"completed"}]}`
+	up := newProvider(t, func(w http.ResponseWriter, _ *http.Request, got received) {
+		switch body := string(got.body); {
+		case strings.Contains(body, "thanks"):
+			answerJSON(w, strings.NewReplacer("resp_1", "resp_3", "fc_1", "fc_3", "c1", "c3", "read_ticket", "send_email", `"{}"`, quote(mail)).Replace(answer))
+		case strings.Contains(body, "function_call_output"):
+			answerJSON(w, `{"id":"resp_2","object":"response","status":"completed","model":"m","output":[{"type":"message","id":"msg_2","role":"assistant","status":"completed","content":[{"type":"output_text","text":"A parcel came late.","annotations":[]}]}]}`)
+		default:
+			answerJSON(w, answer)
+		}
+	})
+	for _, restart := range []bool{false, true} {
+		h := newHarness(t, up.URL, Settings{Providers: enforcing(), Flow: toolRules(t)})
+		key := "Authorization: Bearer " + h.key("desk")
+		const path = "/openai/v1/responses"
+		h.post(path, `{"model":"m","instructions":"Help.","input":"Summarise ticket 12."}`, key)
+		h.post(path, `{"model":"m","previous_response_id":"resp_1","input":[{"type":"function_call_output","call_id":"c1","output":`+quote(ticket)+`}]}`, key)
+		if restart {
+			h.close()
+			h.open()
+		}
+		a := h.post(path, `{"model":"m","previous_response_id":"resp_2","input":"thanks"}`, key)
+		if text := string(a.body); a.status != http.StatusOK || strings.Contains(text, "function_call") || !strings.Contains(text, "hold-instructed-argument") {
+			t.Errorf("after a restart %v: the call was released: %d %s", restart, a.status, text)
+		}
+		if got := a.header.Get(labelHeader); !strings.HasPrefix(got, "untrusted") {
+			t.Errorf("the answer is labelled %q", got)
+		}
+		h.close()
+	}
+}
+
 func TestShadowPolicyIsNotObeyed(t *testing.T) {
 	strict, err := policy.Load([]policy.Source{{Name: "s.cedar", Text: []byte(`@id("any") permit (principal, action, resource); @id("no-models") @reason("r") forbid (principal, action == Action::"model.call", resource);`)}}, policy.Options{})
 	if err != nil {
@@ -465,7 +499,7 @@ func TestShadowPolicyIsNotObeyed(t *testing.T) {
 		t.Fatalf("the shadow was obeyed: %s", a.body)
 	}
 	c, _ := h.only(0)
-	if c.intent.Text("fairlead.shadow.effect") != "deny" || fmt.Sprint(c.intent.Attr("fairlead.shadow.rules")) != "[no-models]" || c.intent.Text("fairlead.policy.effect") != "allow" {
+	if c.intent.Text("fairlead.shadow.effect") != "deny" || fmt.Sprint(c.intent.Attr("fairlead.shadow.rules")) != "[no-models]" || c.intent.Attr("fairlead.policy.effect") != nil {
 		t.Errorf("the record does not say what the shadow said: %v", c.intent.Attrs)
 	}
 }
@@ -488,11 +522,15 @@ func TestRecordedRequestsAreWhatWasAsked(t *testing.T) {
 			effect = effect.Stricter(v.Effect)
 			asked = append(asked, string(q.Action)+" "+q.Context.Label.String())
 		}
-		if got := e.Text("fairlead.policy.effect"); got != string(effect) {
+		got := e.Text("fairlead.policy.effect")
+		if got == "" {
+			got = "allow"
+		}
+		if got != string(effect) {
 			t.Errorf("%s was decided as %s, and is %s when asked again", e.ID, got, effect)
 		}
 	})
-	want := "[model.call user model.call untrusted; instructional model.call user tool.hosted user]"
+	want := "[model.call user model.call untrusted; instructional model.call untrusted tool.hosted untrusted]"
 	if fmt.Sprint(asked) != want {
 		t.Errorf("asked again: %s, want %s", asked, want)
 	}

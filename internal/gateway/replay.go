@@ -3,6 +3,8 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/flow"
@@ -14,7 +16,7 @@ import (
 // tool has is what rules say now.
 func RecordedRequests(f *fairlead.Fact, rules *flow.Rules) []policy.Request {
 	op := fairlead.Operation(f.Text("gen_ai.operation.name"))
-	if f.Text("fairlead.policy.effect") == "" || op == fairlead.OpListModels {
+	if f.Text("fairlead.policy.digest") == "" || op == fairlead.OpListModels {
 		return nil
 	}
 	list := func(name string) []string { l, _ := f.Attr(name).([]string); return l }
@@ -84,6 +86,43 @@ func (d *ToolDecision) Request(call policy.Request) policy.Request {
 	call.Action, call.Resource = policy.ToolCall, d.Resource
 	call.Context.Profile, call.Context.Forbidden, call.Context.Args = d.Profile, d.Forbidden, d.Args
 	return call
+}
+
+// decisionLine is a decision in one word: the tool, and what policy was asked about it where that is little.
+func decisionLine(q *policy.Request) string {
+	classes := make([]string, len(q.Resource.Classes))
+	for i, c := range q.Resource.Classes {
+		classes[i] = string(c)
+	}
+	line := []string{q.Resource.Name, string(q.Context.Profile), strings.Join(classes, "+"), q.Context.Args.Authority}
+	if q.Resource.Known {
+		line = append(line, "known")
+	}
+	if q.Context.Args.New {
+		line = append(line, "new")
+	}
+	return strings.Join(line, " ")
+}
+
+// DecisionsOf gives back the decisions about tool calls that stand in an outcome's envelope. Where there is more to say it
+// is in the content "verdict", for [ReadDecisions].
+func DecisionsOf(outcome *fairlead.Fact) (out []ToolDecision) {
+	list, _ := outcome.Attr("fairlead.tools.decided").([]string)
+	for _, line := range list {
+		words := strings.Split(line, " ")
+		if len(words) < 4 {
+			continue
+		}
+		d := ToolDecision{Resource: policy.Resource{Name: words[0]}, Profile: policy.Profile(words[1]), Verdict: fairlead.Verdict{Effect: fairlead.Allow}, Effect: fairlead.Allow}
+		for _, c := range strings.Split(words[2], "+") {
+			d.Resource.Classes = append(d.Resource.Classes, policy.Class(c))
+		}
+		d.Args.Authority = words[3]
+		d.Resource.Known = slices.Contains(words[4:], "known")
+		d.Args.New = slices.Contains(words[4:], "new")
+		out = append(out, d)
+	}
+	return out
 }
 
 // ReadDecisions reads the content "verdict" of an outcome.

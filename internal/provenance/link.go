@@ -93,6 +93,8 @@ type Linked struct {
 	// is kept at the provider and not sent again.
 	Data     []string
 	Referred fairlead.Label
+	// Kept is the newest of these; zero if there is none.
+	Kept fairlead.ID
 	// Known messages at the start were part of an earlier call's prompt. Returned messages after them are the answer
 	// that we returned to it.
 	Known, Returned int
@@ -275,7 +277,7 @@ func (l *Linker) state(r *Request, d [16]byte, out *Linked) {
 		}
 		c := list[len(list)-1]
 		out.link(fairlead.RelRefers, c, fairlead.Derived)
-		out.Referred = out.Referred.Join(c.label)
+		out.Referred, out.Kept = out.Referred.Join(c.label), c.id
 		out.Scope, out.Proven, out.Run = c.scope, true, c.run // the id was in our answer, and nowhere else
 	}
 }

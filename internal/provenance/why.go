@@ -52,6 +52,14 @@ func (c *Call) Content(ctx context.Context, v *ledger.Vault, name string) ([]byt
 	return nil, nil
 }
 
+// Completed is the fact that completes the call, or nil while it is under way.
+func (c *Call) Completed() *fairlead.Fact {
+	if c.outcome == nil {
+		return nil
+	}
+	return &c.outcome.Fact
+}
+
 // Rules are the policies that object to the call or to what its answer asks for, and Withheld the tool calls that were
 // taken out of the answer.
 func (c *Call) Rules() (rules, withheld []string) {
