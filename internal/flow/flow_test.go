@@ -325,7 +325,7 @@ func TestBounds(t *testing.T) {
 		t.Helper()
 		start := time.Now()
 		f()
-		if d := time.Since(start); d > limit {
+		if d := time.Since(start); d > 10*limit { // what is quadratic would take far longer; how long it takes, benchmarks say
 			t.Errorf("%s took %v", what, d)
 		}
 	}

@@ -100,7 +100,7 @@ func (m *offsets) span(i, j int) (start, end int) {
 	if i >= m.f {
 		return m.n, m.n
 	}
-	start, end = m.source(i)
+	start, _ = m.source(i)
 	if j <= i {
 		return start, start
 	}
