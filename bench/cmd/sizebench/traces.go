@@ -9,12 +9,14 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // A conversation is a recorded run: the messages as the recording has them, white space between tokens left out.
 type conversation struct {
+	offered  string // the tools of every request, as JSON
 	id       string
 	messages []message
 }
@@ -62,6 +64,7 @@ func readTraces(archive, source string) ([]conversation, error) {
 }
 
 func parseTraces(r io.Reader) (out []conversation, err error) {
+	var called []string // tools, in the order of their first call
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
@@ -76,7 +79,9 @@ func parseTraces(r io.Reader) (out []conversation, err error) {
 		for _, raw := range line.Messages {
 			var m struct {
 				Role  string
-				Tools []json.RawMessage `json:"tool_calls"`
+				Tools []struct {
+					Function struct{ Name string }
+				} `json:"tool_calls"`
 			}
 			if err := json.Unmarshal(raw, &m); err != nil {
 				return nil, fmt.Errorf("conversation %s: %w", line.ID, err)
@@ -84,9 +89,18 @@ func parseTraces(r io.Reader) (out []conversation, err error) {
 			if raw, err = compact(raw); err != nil {
 				return nil, err
 			}
+			for _, t := range m.Tools {
+				if n := t.Function.Name; n != "" && !slices.Contains(called, n) {
+					called = append(called, n)
+				}
+			}
 			c.messages = append(c.messages, message{raw, m.Role == "assistant", len(m.Tools) > 0})
 		}
 		out = append(out, c)
+	}
+	tools := offer(called)
+	for i := range out {
+		out[i].offered = tools
 	}
 	return out, lines.Err()
 }

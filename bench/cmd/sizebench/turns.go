@@ -15,6 +15,23 @@ import (
 //go:embed tools.json
 var toolsJSON string
 
+// offer gives our tools the names of those that the recordings call, so that a call is one of a tool on offer.
+func offer(called []string) string {
+	s := strings.TrimSpace(toolsJSON)
+	const mark = `"function":{"name":"`
+	at := 0
+	for _, name := range called {
+		i := strings.Index(s[at:], mark)
+		if i < 0 {
+			break
+		}
+		at += i + len(mark)
+		end := at + strings.IndexByte(s[at:], '"')
+		s = s[:at] + name + s[end:]
+	}
+	return s
+}
+
 // A turn is one inference: what the client sends and what the provider answers.
 type turn struct {
 	request, response []byte
@@ -27,7 +44,7 @@ func (c conversation) turns() []turn {
 	var history bytes.Buffer
 	for i, m := range c.messages {
 		if m.assistant && i > 0 {
-			request := fmt.Appendf(nil, `{"model":"gpt-4o","messages":[%s],"tools":%s,"temperature":0.0}`, history.Bytes(), strings.TrimSpace(toolsJSON))
+			request := fmt.Appendf(nil, `{"model":"gpt-4o","messages":[%s],"tools":%s,"temperature":0.0}`, history.Bytes(), c.offered)
 			out = append(out, turn{request, answer(c.id, i, m, history.Len())})
 		}
 		if i > 0 {
