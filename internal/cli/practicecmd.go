@@ -22,7 +22,7 @@ func (s *server) startPractice(ctx context.Context) (stop func(), err error) {
 	base := "http://" + ln.Addr().String()
 	s.extra = map[string]Provider{}
 	for name, dialect := range map[string]string{"practice": "openai", "practice-anthropic": "anthropic"} {
-		s.extra[name] = Provider{Dialect: dialect, BaseURL: base, Mode: "observe", Durability: "strict", OnFailure: "closed", Timeout: Duration(time.Minute)}
+		s.extra[name] = Provider{Dialect: dialect, BaseURL: base, Durability: "strict", OnFailure: "closed", Timeout: Duration(time.Minute)}
 	}
 	return func() { srv.Close() }, nil
 }

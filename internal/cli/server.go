@@ -203,6 +203,9 @@ func (s *server) settings(c *Config, r *identity.Resolver) (gateway.Settings, er
 		add(name, p)
 	}
 	for name, p := range s.extra {
+		if p.Mode == "" {
+			p.Mode = c.Mode
+		}
 		add(name, p)
 	}
 	return out, nil

@@ -231,7 +231,9 @@ func place(message int) string {
 }
 
 func origin(from string) string {
-	if tool, ok := strings.CutPrefix(from, "tool:"); ok {
+	if tool, ok := strings.CutPrefix(from, "tool:"); ok && tool == "" {
+		return "a tool result that nobody here asked for"
+	} else if ok {
 		return fmt.Sprintf("the result of %.60q", tool)
 	}
 	return "content of " + from
