@@ -217,7 +217,9 @@ func (h *harness) labelOf(body string, headers ...string) string {
 	return a.header.Get(labelHeader)
 }
 
-func turns(list ...string) string { return `{"model":"m","messages":[` + strings.Join(list, ",") + `]}` }
+func turns(list ...string) string {
+	return `{"model":"m","messages":[` + strings.Join(list, ",") + `]}`
+}
 
 func said(role, text string) string { return `{"role":"` + role + `","content":` + quote(text) + `}` }
 
@@ -432,7 +434,9 @@ func TestHostileDeclassification(t *testing.T) {
 	h := newHarness(t, up.URL, Settings{Providers: enforcing()})
 	key := "Authorization: Bearer " + h.key("desk")
 	const path = "/openai/v1/responses"
-	ask := func(more string) answer { return h.post(path, `{"model":"m",`+more+`"input":"go on"}`, key, secretLabel) }
+	ask := func(more string) answer {
+		return h.post(path, `{"model":"m",`+more+`"input":"go on"}`, key, secretLabel)
+	}
 	ask(`"instructions":"Be kind.",`)
 	wait := h.pending()
 	if len(wait) != 1 {
@@ -815,7 +819,7 @@ func TestHostileNotice(t *testing.T) {
 			t.Errorf("the notice holds %q", r)
 		}
 	}
-	for _, where := range []string{h.log.String()} {
+	for _, where := range []string{string(h.log.Bytes())} {
 		if strings.Contains(where, "drop@collect") || strings.Contains(where, "Mallory") {
 			t.Errorf("the log holds content: %s", where)
 		}
