@@ -199,6 +199,30 @@ func TestConfigMistakes(t *testing.T) {
 			"2: providers.local: dialect is missing", "2: providers.local: base_url is missing",
 			"5: identity.issuers[0]: issuer is missing", "5: identity.issuers[0]: audience is missing",
 		}},
+		{"tools, labels and quotas", `tools:
+  - {name: send, class: [egres]}
+  - {name: send, arguments: [{name: amount, type: long}]}
+  - {name: pay, arguments: [{name: amount, type: string}, {type: number}]}
+labels: [{name: a}, {name: a}]
+quotas:
+  - {name: x, tokens: 5}
+  - {name: y, money: "1,50", period: week}
+prices: [{input: -1}]
+approval: {webhook: {url: "http://chat.example.com/x"}}
+`, []string{
+			`2: tools: tool "pay": argument "" has the type "": use string, long, bool or set`,
+			`2: tools[0].class[0]: "egres" is not one of read, write, egress, irreversible, did you mean "egress"?`,
+			"3: tools[1].name: is listed twice",
+			"4: tools[2].arguments[0]: has another type in another tool: policies know one type for a name",
+			"4: tools[2].arguments[1]: name is missing",
+			`4: tools[2].arguments[1].type: "number" is not one of string, long, bool, set`,
+			"5: labels[1].name: is listed twice",
+			"7: quotas: limit \"x\": calls, tokens and money are counted in a period: hour, day, month or run, not \"\"\nlimit \"y\": it bounds nothing: give a rate, concurrent, calls, tokens, money, depth or within",
+			`8: quotas[1].money: "1,50" is not an amount of money: write it like 250 or 0.075, with at most six digits behind the point`,
+			`8: quotas[1].period: "week" is not one of hour, day, month, run`,
+			`9: prices[0].input: "-1" is not an amount of money: write it like 250 or 0.075, with at most six digits behind the point`,
+			"10: approval.webhook.url: plain HTTP is refused, other than to loopback",
+		}},
 		{"missing keys of nothing", "providers:\n  local:\nidentity:\n  issuers:\n    -\n", []string{
 			"2: providers.local: dialect is missing", "2: providers.local: base_url is missing",
 			"5: identity.issuers[0]: issuer is missing", "5: identity.issuers[0]: audience is missing",
