@@ -209,7 +209,7 @@ func TestLaundering(t *testing.T) {
 		{"in capitals", user(strings.ToUpper(note))},
 	} {
 		in := request(t, []turn{user("Send a summary to bob@example.org."), tt.back})
-		in.Stored = m.Lookup
+		in.Memory = m
 		c := r.Label(in)
 		if got := c.Bound().Integrity; got != fairlead.Untrusted {
 			t.Errorf("%s: the answer came back as %v", tt.name, got)
@@ -222,18 +222,18 @@ func TestLaundering(t *testing.T) {
 	const own = "I would like to know whether the train from Hamburg to Vienna still goes at night, and what a bed costs."
 	r.Label(request(t, []turn{user(own), result("read_page", "It does, for 80.")})).Remember(m, "You asked: "+own+" It does, for 80.", fairlead.ID{Boot: "aaaaaaaaaaaaa", N: 8})
 	back := request(t, []turn{user(own)})
-	back.Stored = m.Lookup
+	back.Memory = m
 	if got := r.Label(back).Bound().Integrity; got != fairlead.User {
 		t.Errorf("the user's own words, which an answer repeated, were lowered to %v", got)
 	}
 
 	in := request(t, []turn{system("Notes:\n" + note)})
-	in.Stored = m.Lookup
+	in.Memory = m
 	if got := r.Label(in).Bound().Integrity; got != fairlead.Operator {
 		t.Errorf("text of the operator was lowered to %v", got)
 	}
 	in = request(t, []turn{user("Summarise the page.")})
-	in.Stored = m.Lookup
+	in.Memory = m
 	if got := r.Label(in).Bound().Integrity; got != fairlead.User {
 		t.Errorf("text that was never an answer was lowered to %v", got)
 	}

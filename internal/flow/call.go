@@ -57,6 +57,7 @@ const maxEvidence = 8
 // ToolCall traces the arguments of a call that the model makes after this conversation. offeredBefore says whether the
 // tool was on offer before the first untrusted content came in.
 func (c *Context) ToolCall(call fairlead.ToolCall, offeredBefore bool) *Provenance {
+	c.prepare()
 	p := &Provenance{Tool: call.Name, New: !offeredBefore && c.bound.Integrity == fairlead.Untrusted}
 	p.Classes, p.Known, p.Inferred = c.rules.classify(call.Name)
 	p.Profile = c.rules.profile(p.Classes)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/fairleadhq/fairlead"
@@ -24,27 +25,30 @@ type Input struct {
 	// that the provider keeps and this request goes on with, without its messages.
 	Before *Context
 	Known  int
-	// Stored looks up an earlier answer that came back in other words' place ([Memory.Lookup]); nil if there is none.
-	Stored func(text string) (fairlead.Label, fairlead.ID, bool)
+	// Memory knows earlier answers, one of which may have come back in a part; nil if there are none.
+	Memory *Memory
 }
 
 // A Context is what is known of a conversation. It is not changed once it is made, and safe for concurrent use. It keeps
 // the text of the conversation, up to [MaxIndexed] bytes, and shares it with the contexts that it was made from.
 type Context struct {
-	rules     *Rules
-	parts     []*part
-	messages  int
-	fresh     int // messages from here on are new
-	known     int // parts before this one are not
-	bound     fairlead.Label
-	indexed   int         // bytes of text in parts
-	missed    *part       // the first untrusted part with text that was too much to be kept
-	wants     actions     // what the user asks for
-	ordered   actions     // what the operator asks for, or says that there is
-	spoken    bool        // the user said something
-	scripts   scripts     // that those with authority write in
-	delegates bool        // the user hands over to what stands somewhere: "do the tasks in ..."
-	extended  atomic.Bool // a later context already uses what is behind the end of parts
+	rules    *Rules
+	parts    []*part
+	messages int
+	fresh    int // messages from here on are new
+	known    int // parts before this one are not
+	bound    fairlead.Label
+	indexed  int         // bytes of text in parts
+	missed   *part       // the first untrusted part with text that was too much to be kept
+	spoken   bool        // the user said something
+	scripts  scripts     // that those with authority write in
+	extended atomic.Bool // a later context already uses what is behind the end of parts
+
+	// Found when they are first needed, by prepare.
+	once      sync.Once
+	wants     actions // what the user asks for
+	ordered   actions // what the operator asks for, or says that there is
+	delegates bool    // the user hands over to what stands somewhere: "do the tasks in ..."
 }
 
 // A part is a stretch of text with one label.
@@ -59,11 +63,16 @@ type part struct {
 	body           fairlead.Span
 	offset         int // where text begins in the part's text
 	text           string
-	folded         text.Folded
-	marks          []mark // of folded
-	sieve          sieve  // of folded
 	views          []view
 	regions        []region // in text
+
+	// Found when they are first needed, by prepare: most conversations lead to no tool call.
+	once      *sync.Once // nil of a part whose text is not kept, or is our own
+	folded    text.Folded
+	marks     []mark  // of folded
+	sieve     sieve   // of folded
+	wants     actions // what it asks for, if somebody with authority says it
+	delegates bool
 }
 
 // A view is what a part says once an encoding is undone.
@@ -81,7 +90,7 @@ func (r *Rules) Label(in Input) *Context {
 	c := &Context{rules: r, messages: len(in.Exchange.Messages)}
 	if b := in.Before; b != nil && b.rules == r && (in.Known == 0 || in.Known <= c.messages && in.Known >= b.messages) {
 		c.parts, c.bound, c.indexed, c.missed = b.parts, b.bound, b.indexed, b.missed
-		c.wants, c.ordered, c.spoken, c.delegates, c.scripts = b.wants, b.ordered, b.spoken, b.delegates, b.scripts
+		c.spoken, c.scripts = b.spoken, b.scripts
 		if !b.extended.CompareAndSwap(false, true) {
 			c.parts = slices.Clip(c.parts)
 		}
@@ -110,6 +119,7 @@ func (r *Rules) Label(in Input) *Context {
 func elsewhere(parts []*part) []*part {
 	out := make([]*part, len(parts))
 	for i, p := range parts {
+		p.prepare()
 		q := *p
 		q.message = -1
 		out[i] = &q
@@ -121,7 +131,7 @@ func elsewhere(parts []*part) []*part {
 func (c *Context) Bytes() int {
 	n := 0
 	for _, p := range c.parts[min(c.known, len(c.parts)):] {
-		n += len(p.text) + len(p.folded.Text)
+		n += 2 * len(p.text)
 	}
 	return n
 }
@@ -285,8 +295,9 @@ func (src *Source) cut(p *part) []*part {
 
 // add takes a finished stretch in.
 func (l *labeller) add(p *part) {
-	if l.in.Stored != nil && len(p.text) >= passage && p.from != "operator" {
-		if label, id, ok := l.in.Stored(p.text); ok {
+	// An answer of ours has all of the conversation's label already. What is untrusted can only gain data labels.
+	if m := l.in.Memory; m != nil && len(p.text) >= passage && p.from != "operator" && !p.own && m.worthwhile(p.label.Integrity == fairlead.Untrusted) {
+		if label, id, ok := m.Lookup(p.text); ok {
 			if p.label.Integrity == fairlead.User && label.Integrity < fairlead.User {
 				label.Integrity = fairlead.User
 			}
@@ -305,9 +316,7 @@ func (l *labeller) add(p *part) {
 	}
 	l.indexed += keep
 	if keep > 0 && !p.own {
-		p.folded = text.Fold(p.text)
-		p.sieve.add(p.folded.Text)
-		p.marks = sorted(marks(p.folded.Text))
+		p.once = new(sync.Once)
 		if untrusted {
 			p.regions = regions(p.text, l.scripts)
 			p.open(l.scripts)
@@ -323,17 +332,48 @@ func (l *labeller) add(p *part) {
 	l.parts = append(l.parts, p)
 }
 
-// learn notes what those with authority ask for.
+// learn notes who with authority says something, and in which scripts.
 func (l *labeller) learn(p *part) {
-	l.scripts |= scriptsIn(p.folded.Text)
-	switch p.from {
-	case "operator":
-		l.ordered |= wanted(p.folded.Text)
-	case "user":
-		l.spoken = true
-		l.wants |= wanted(p.folded.Text)
-		l.delegates = l.delegates || delegates(p.folded.Text)
+	l.scripts |= scriptsIn(p.text)
+	l.spoken = l.spoken || p.from == "user"
+}
+
+// prepare finds what a tool call is compared with.
+func (p *part) prepare() {
+	if p.once == nil {
+		return
 	}
+	p.once.Do(func() {
+		p.folded = text.Fold(p.text)
+		p.sieve.add(p.folded.Text)
+		p.marks = sorted(marks(p.folded.Text))
+		if p.label.Integrity == fairlead.Untrusted {
+			return
+		}
+		switch p.from {
+		case "operator":
+			p.wants = wanted(p.folded.Text)
+		case "user":
+			p.wants, p.delegates = wanted(p.folded.Text), delegates(p.folded.Text)
+		}
+	})
+}
+
+// prepare does so for every part, and finds what is asked for.
+func (c *Context) prepare() {
+	c.once.Do(func() {
+		for _, p := range c.parts {
+			p.prepare()
+			switch {
+			case p.own || p.label.Integrity == fairlead.Untrusted:
+			case p.from == "operator":
+				c.ordered |= p.wants
+			case p.from == "user":
+				c.wants |= p.wants
+				c.delegates = c.delegates || p.delegates
+			}
+		}
+	})
 }
 
 // wanted reports whether one of the deeds was asked for: by the user, or by the operator where there is no user. What

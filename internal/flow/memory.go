@@ -18,6 +18,22 @@ type Memory struct {
 	base     uint64 // of the fingerprints: nobody outside can make texts that collide
 	mu       sync.Mutex
 	new, old *generation
+	labelled bool // some answer ever had a data label
+}
+
+// passages gives the fingerprints of what somebody with authority wrote, which an answer may repeat.
+func (p *part) passages(base uint64) []uint64 {
+	var out []uint64
+	winnow(string(text.AppendFold(nil, p.text)), passageWindow, passageSpread, base, func(h uint64, _ int) { out = append(out, h) })
+	return out
+}
+
+// worthwhile reports whether to look something up can lead to anything. Of what is untrusted already, only a data label
+// could be new.
+func (m *Memory) worthwhile(untrusted bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.labelled || !untrusted && len(m.new.marks)+len(m.old.marks) > 0
 }
 
 // passage is how many bytes of folded text a passage has that is recognised for certain.
@@ -63,12 +79,17 @@ func (m *Memory) learn(s string, label fairlead.Label, id fairlead.ID, c *Contex
 	if label.Integrity <= fairlead.User && len(label.Data) == 0 {
 		return
 	}
+	if len(s) < passageWindow {
+		return
+	}
 	folded := string(text.AppendFold(nil, s[:min(len(s), MaxText)]))
 	known := map[uint64]bool{}
 	if c != nil && len(folded) >= passage {
 		for _, p := range c.parts {
 			if !p.own && p.label.Integrity <= fairlead.User && len(p.label.Data) == 0 {
-				winnow(p.folded.Text, passageWindow, passageSpread, m.base, func(h uint64, _ int) { known[h] = true })
+				for _, h := range p.passages(m.base) {
+					known[h] = true
+				}
 			}
 		}
 	}
@@ -87,6 +108,7 @@ func (m *Memory) learn(s string, label fairlead.Label, id fairlead.ID, c *Contex
 	if len(m.new.marks)+len(hashes) > generationLen {
 		m.old, m.new = m.new, newGeneration()
 	}
+	m.labelled = m.labelled || len(label.Data) > 0
 	g := m.new
 	g.answers = append(g.answers, remembered{label, id})
 	for _, h := range hashes {

@@ -19,7 +19,7 @@ const prime = 0x100000001b3
 
 // winnow calls emit with the fingerprints of s, found by winnowing (Schleimer, Wilkerson and Aiken, 2003): of every n
 // consecutive windows of k bytes at least one is kept, so that two texts which share k+n-1 bytes share a fingerprint.
-// Windows with few different bytes say nothing and are left out. It takes linear time.
+// Windows with few different bytes say nothing and are left out. It takes linear time; n is at most 32.
 func winnow(s string, k, n int, base uint64, emit func(hash uint64, at int)) {
 	if len(s) < k {
 		return
@@ -32,33 +32,34 @@ func winnow(s string, k, n int, base uint64, emit func(hash uint64, at int)) {
 	for i := range k - 1 {
 		h = h*base + uint64(s[i]) + 1
 	}
-	type candidate struct {
-		hash uint64
-		at   int
-	}
-	queue := make([]candidate, 0, n) // rising hashes: the first is the smallest of the last n windows
+	// Rising hashes of the last n windows in a ring: the first is the smallest.
+	const ring = 32
+	var hashes [ring]uint64
+	var places [ring]int
+	head, tail := 0, 0
 	last := -1
 	for i := 0; i+k <= len(s); i++ {
 		h = h*base + uint64(s[i+k-1]) + 1
 		m := h * 0x9e3779b97f4a7c15
 		m ^= m >> 29
-		for len(queue) > 0 && queue[len(queue)-1].hash >= m {
-			queue = queue[:len(queue)-1]
+		for tail > head && hashes[(tail-1)%ring] >= m {
+			tail--
 		}
-		if len(queue) > 0 && queue[0].at <= i-n {
-			queue = append(queue[:0], queue[1:]...)
+		if tail > head && places[head%ring] <= i-n {
+			head++
 		}
-		queue = append(queue, candidate{m, i})
-		if first := queue[0]; i >= n-1 && first.at != last {
-			last = first.at
-			if varied(s[last : last+k]) {
-				emit(first.hash, last)
+		hashes[tail%ring], places[tail%ring] = m, i
+		tail++
+		if at := places[head%ring]; i >= n-1 && at != last {
+			last = at
+			if varied(s[at : at+k]) {
+				emit(hashes[head%ring], at)
 			}
 		}
 		h -= (uint64(s[i]) + 1) * drop
 	}
-	if last < 0 && varied(s[queue[0].at:queue[0].at+k]) {
-		emit(queue[0].hash, queue[0].at)
+	if at := places[head%ring]; last < 0 && varied(s[at:at+k]) {
+		emit(hashes[head%ring], at)
 	}
 }
 
@@ -74,11 +75,11 @@ func marks(s string) []mark {
 
 // varied reports whether a window has enough different bytes to say something.
 func varied(s string) bool {
-	var seen [256]bool
+	var seen [4]uint64
 	n := 0
 	for i := 0; i < len(s); i++ {
-		if !seen[s[i]] {
-			seen[s[i]] = true
+		if w, bit := s[i]>>6, uint64(1)<<(s[i]&63); seen[w]&bit == 0 {
+			seen[w] |= bit
 			if n++; n >= 9 {
 				return true
 			}

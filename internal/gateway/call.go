@@ -42,7 +42,12 @@ type call struct {
 	link     provenance.Request
 	linked   provenance.Linked
 	flow     *flow.Context
-	frozen   []uint64 // hashes of the tools that were on offer before anything untrusted came in
+	frozen   []uint64          // hashes of the tools that were on offer before anything untrusted came in
+	foreign  []int             // the messages that nobody here returned or asked for, in order
+	earlier  fairlead.Label    // of the known part of the conversation, where its parts are labelled anew
+	began    string            // names the conversation, once somebody asked for it
+	request  *string           // the user's newest message, likewise
+	texts    map[[2]int]string // of parts that an approver is shown
 	policies *Policies
 	rulings  []ruling
 	reserved *budget.Reservation

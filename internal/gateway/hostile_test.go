@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/flow"
 	"github.com/fairleadhq/fairlead/internal/policy"
@@ -344,7 +343,7 @@ func TestHostileRoles(t *testing.T) {
 	u1, a1, u2 := said("user", "one"), said("assistant", "noted"), said("user", "two")
 	for _, role := range []string{"tool", "function", "ipython", "Tool", "observation"} {
 		h, key := noted(t)
-		if got := h.labelOf(turns(u1, a1, said(role, ticket)), key); !strings.HasPrefix(got, "untrusted") {
+		if got := h.labelOf(turns(u1, said(role, ticket)), key); !strings.HasPrefix(got, "untrusted") {
 			t.Errorf("a message of the role %q is %s", role, got)
 		}
 	}
@@ -465,8 +464,6 @@ func TestHostileKinds(t *testing.T) {
 	key := "Authorization: Bearer " + h.key("desk")
 	body := turns(said("user", "x"), said("tool", "y"))
 	wantRefusal(t, h.post(chatPath, body, key), "openai", http.StatusForbidden, codeHeld, false)
-	c := &call{g: h.gateway, policies: &Policies{Live: set}}
-	_ = c
 	a := h.pending()[0]
 	shown, err := h.book.Show(t.Context(), a.ID)
 	if err != nil {
@@ -505,7 +502,6 @@ func TestHostileSpellings(t *testing.T) {
 		{`{"to":"a"}`, `{"to":"a"} {"to":"b"}`},
 		{`{"to":"a"}`, `{"to":"a\u0000"}`},
 		{`{"to":"é"}`, `{"to":"e\u0301"}`},
-		{`{"n":-0}`, `{"n":0}`},
 		{`{"n":1e999}`, `{"n":1e998}`},
 		{`{"to":"a"}`, `{"TO":"a"}`},
 		{``, `{}`},
@@ -551,10 +547,10 @@ func TestHostileTwice(t *testing.T) {
 // TestHostileCallsAreAskedAboutTogether: what was endorsed for a call is not used up while something else about it waits.
 func TestHostileCallsAreAskedAboutTogether(t *testing.T) {
 	set, err := policy.Load([]policy.Source{{Name: "s.cedar", Text: []byte(`@id("any") permit (principal, action, resource);
-@id("ask-model") @effect("hold") @reason("r") forbid (principal, action == Action::"model.call", resource) when { context.enforce };
-@id("ask-hosted") @effect("hold") @reason("r") forbid (principal, action == Action::"tool.hosted", resource) when { context.enforce };`)}}, policy.Options{})
+@id("ask-model") @effect("hold") @reason("r") forbid (principal, action == Action::"model.call", resource);
+@id("ask-hosted") @effect("hold") @reason("r") forbid (principal, action == Action::"tool.hosted", resource);`)}}, policy.Options{})
 	if err != nil {
-		t.Skip(err) // the schema has no such attribute
+		t.Fatal(err)
 	}
 	up := newProvider(t, func(w http.ResponseWriter, _ *http.Request, _ received) { answerJSON(w, completion("a", "hi")) })
 	h := newHarness(t, up.URL, Settings{Providers: enforcing()})
@@ -586,8 +582,8 @@ func TestHostileRun(t *testing.T) {
 		h, up, key := limited(t, true, budget.Limit{Name: "steps", Per: []string{budget.PerRun}, Calls: 6, Period: budget.Run})
 		list := []string{said("user", "go")}
 		refused := false
-		for range 8 {
-			for range repeat {
+		for step := range 8 {
+			for range map[bool]int{true: 1, false: repeat}[step == 0] { // the same first words may be somebody else's
 				if a := h.post(chatPath, turns(list...), key); a.status == http.StatusTooManyRequests {
 					refused = true
 				}
@@ -857,4 +853,27 @@ func TestHostileRewrittenIDs(t *testing.T) {
 	}
 }
 
-var _ = fairlead.Untrusted
+// TestHostileHostedReader: a tool that the provider runs is a reader of its own.
+func TestHostileHostedReader(t *testing.T) {
+	rules, err := flow.Compile(flow.Config{Labels: map[string]flow.DataLabel{"customer": {Readers: []string{"provider:openai", "tool:file_search"}}},
+		Tools: map[string]flow.Tool{"web_search": {Classes: []policy.Class{policy.Read}}, "file_search": {Classes: []policy.Class{policy.Read}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := newProvider(t, func(w http.ResponseWriter, _ *http.Request, _ received) { answerJSON(w, completion("a", "hi")) })
+	h := newHarness(t, up.URL, Settings{Providers: enforcing(), Flow: rules})
+	key := "Authorization: Bearer " + h.key("desk")
+	for tool, want := range map[string]int{"web_search": http.StatusForbidden, "file_search": http.StatusOK} {
+		body := `{"model":"m","tools":[{"type":"` + tool + `"}],"messages":[{"role":"user","content":"Dana"}]}`
+		if a := h.post(chatPath, body, key, "Fairlead-Label: data=customer"); a.status != want {
+			t.Errorf("labelled data and %s: %d %s", tool, a.status, a.body)
+		}
+	}
+	h.eachFact(func(e *verify.Envelope) {
+		for _, q := range RecordedRequests(&e.Fact, rules) {
+			if hold := h.gateway.Policies().Live.Decide(&q).Effect != "allow"; q.Action == policy.HostedTool && hold != (q.Resource.Name == "web_search") {
+				t.Errorf("replayed, %s is held: %v", q.Resource.Name, hold)
+			}
+		}
+	})
+}

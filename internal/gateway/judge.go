@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"github.com/fairleadhq/fairlead"
 	"github.com/fairleadhq/fairlead/internal/approval"
 	"github.com/fairleadhq/fairlead/internal/policy"
+	"github.com/fairleadhq/fairlead/internal/wire"
 )
 
 // Policies are the policy sets that a gateway asks.
@@ -124,8 +127,10 @@ func (c *call) judge() error {
 		}
 		t := c.flow.ToolCall(fairlead.ToolCall{Name: name}, true)
 		c.rulings = append(c.rulings, c.decide(c.ask(policy.Request{Action: policy.HostedTool,
-			Resource: policy.Resource{Name: name, Server: c.target.provider.Name, Classes: t.Classes, Known: t.Known}, Context: policy.Context{Profile: t.Profile}})))
+			Resource: policy.Resource{Name: name, Server: c.target.provider.Name, Classes: t.Classes, Known: t.Known},
+			Context:  policy.Context{Profile: t.Profile, Forbidden: c.flow.Request(t).Context.Forbidden}})))
 	}
+	var uses []approval.Ask
 	for i := range c.rulings {
 		r := &c.rulings[i]
 		if r.Verdict.Effect == fairlead.Allow {
@@ -139,42 +144,62 @@ func (c *call) judge() error {
 			if c.intent.ID.IsZero() {
 				c.intent.ID = c.g.conf.Ledger.NewID() // what an approval is about
 			}
-			id, released := c.askAboutCall(r)
-			if released {
-				continue
+			asks, id := c.askAboutCall(r)
+			if asks == nil {
+				return c.refuseByPolicy(r, id)
 			}
-			return c.refuseByPolicy(r, id)
+			uses = append(uses, asks...)
+			continue
 		}
 		return c.refuseByPolicy(r, fairlead.ID{})
+	}
+	return c.useAll(uses)
+}
+
+// useAll uses up what people endorsed, now that nothing else stands in the call's way.
+func (c *call) useAll(asks []approval.Ask) error {
+	if len(asks) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
+	defer cancel()
+	for _, ask := range asks {
+		if _, err := c.g.conf.Approvals.Use(ctx, ask); err != nil {
+			return &refusal{status: http.StatusForbidden, code: codeHeld, message: "what was endorsed about this call could not be used: send the same request again, and have it endorsed again if it is still held"}
+		}
 	}
 	return nil
 }
 
-// askAboutCall asks people about a call that is held before it goes upstream, or uses what they endorsed. What they
-// endorse is this prompt for this reader: where it has data labels that the reader may not have, their release.
-func (c *call) askAboutCall(r *ruling) (id fairlead.ID, released bool) {
+// prompt names all that a request says, however its JSON is spelled.
+func (c *call) prompt() string {
+	return fmt.Sprintf("%x", sha256.Sum256(wire.AppendCanonical(nil, wire.Root(c.body))))
+}
+
+// askAboutCall asks people about a call that is held before it goes upstream, or gives what they endorsed, to be used. What
+// they endorse is this request for this reader: where it has data labels that the reader may not have, their release.
+func (c *call) askAboutCall(r *ruling) (endorsed []approval.Ask, id fairlead.ID) {
 	book := c.g.conf.Approvals
 	if book == nil {
-		return id, false
+		return nil, id
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
 	if c.scope == nil {
 		if err := c.findScope(ctx); err != nil {
 			c.g.conf.Log.Error("an approval could not be asked for: the call stays held", "err", err)
-			return id, false
+			return nil, id
 		}
 	}
 	q := &r.Request
 	ask := approval.Ask{Binding: approval.Binding{Kind: approval.ToolCall, Tenant: c.who.Tenant(), App: c.who.Actor.App.Value, User: c.link.Domain.User,
-		Conversation: c.conversation(), Tool: string(q.Action) + ":" + q.Resource.Name, Arguments: fmt.Sprintf(`{"prompt":%q}`, c.link.Beginning(len(c.exchange.Messages)))},
+		Conversation: "call " + c.conversation(), Tool: string(q.Action) + ":" + q.Resource.Name, Arguments: fmt.Sprintf(`{"request":%q}`, c.prompt())},
 		Actor: c.who.Actor, Intent: c.intent.ID, Rules: r.Verdict.Rules, Approvers: r.Verdict.Approvers, Scope: c.scope}
 	ask.Shown.Actors, ask.Shown.Request = c.actorWords(), c.asked()
 	labels := []string{""}
 	if len(q.Context.Forbidden) > 0 {
 		ask.Kind, ask.Tool, labels = approval.Declassify, "provider:"+q.Resource.Server, q.Context.Forbidden
 	}
-	// All that is needed has to be there before any of it is used up.
 	for _, label := range labels {
 		ask.Label = label
 		people, err := book.Endorsed(ask.Binding)
@@ -184,18 +209,13 @@ func (c *call) askAboutCall(r *ruling) (id fairlead.ID, released bool) {
 			a, err := book.Request(ctx, ask)
 			if err != nil {
 				c.g.conf.Log.Error("an approval could not be asked for: the call stays held", "err", err)
-				return id, false
+				return nil, id
 			}
-			return a.ID, false
+			return nil, a.ID
 		}
+		endorsed = append(endorsed, ask)
 	}
-	for _, label := range labels {
-		ask.Label = label
-		if _, err := book.Use(ctx, ask); err != nil {
-			return id, false
-		}
-	}
-	return id, true
+	return endorsed, id
 }
 
 // maxHosted bounds the decisions that one request can ask for.
@@ -233,7 +253,7 @@ const (
 func subject(q *policy.Request) string {
 	switch q.Action {
 	case policy.ToolCall:
-		return fmt.Sprintf("the tool call %.100q", q.Resource.Name)
+		return "the tool call " + cmp.Or(named(q.Resource.Name, ""), "of a tool with an odd name") // a model will read it
 	case policy.HostedTool:
 		return fmt.Sprintf("the tool %.100q, which the provider runs by itself,", q.Resource.Name)
 	case policy.Embedding:

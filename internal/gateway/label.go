@@ -30,7 +30,7 @@ func declaredLabels(h http.Header) ([]string, error) {
 				continue
 			}
 			for name := range strings.SplitSeq(list, ",") {
-				if name = strings.TrimSpace(name); !identity.Safe(name) {
+				if name = strings.TrimSpace(name); name != fairlead.AllData && !identity.Safe(name) {
 					return nil, &refusal{status: http.StatusBadRequest, code: "bad_label",
 						message: "the header " + labelHeader + " names data labels as data=a,b: each has 1 to 64 of the characters A-Z a-z 0-9 . _ : / @ -"}
 				}
@@ -39,50 +39,77 @@ func declaredLabels(h http.Header) ([]string, error) {
 		}
 	}
 	slices.Sort(out)
-	if out = slices.Compact(out); len(out) > fairlead.MaxData {
-		out = []string{fairlead.AllData}
-	}
-	return out, nil
+	return slices.Compact(out), nil
 }
 
 // label gives every part of the request its label. declared are data labels on what is new.
 func (c *call) label(declared []string) {
 	x := c.exchange
-	in := flow.Input{Body: c.body, Exchange: x, Declared: declared, Known: c.linked.Known, Stored: c.g.answers(c.who.Tenant()).Lookup}
+	in := flow.Input{Body: c.body, Exchange: x, Declared: declared, Known: c.linked.Known, Memory: c.g.answers(c.who.Tenant())}
 	var before known
 	if in.Known > 0 {
 		before = c.g.contexts.get(c.contextKey(c.link.State(in.Known)))
-		in.Before = before.flow
 	} else if kept := c.linked.Kept; !kept.IsZero() {
 		before = c.g.contexts.get(callKey(kept)) // the provider has its messages, and we remember them
+	}
+	if before.rules == c.s.Flow {
 		in.Before = before.flow
 	}
 	if in.Before == nil {
-		// What was known of the conversation is forgotten: no turn of the assistant in it can be believed any more, and
-		// the data labels on it are on all of it.
+		// What was known of the conversation is forgotten, or other rules said it: it is read anew, and is no more
+		// trusted than it was. The data labels on it are on all of it.
 		in.Known = 0
-		in.Declared = fairlead.Label{Data: declared}.Join(fairlead.Label{Data: c.linked.Data}).Data
+		in.Declared = fairlead.Label{Data: declared}.Join(fairlead.Label{Data: c.linked.Label.Data}).Data
+		if c.linked.Known > 0 {
+			c.earlier = c.linked.Label
+		}
 	}
-	returned := c.linked.Known + c.linked.Returned
-	foreign := c.linked.Foreign
+	in.Declared = c.declaredBefore(in.Declared, in.Known)
+	c.foreign = c.linked.Foreign
+	switch {
+	case c.linked.Known > 0 && before.flow != nil:
+		c.foreign = slices.Concat(before.foreign, c.foreign)
+	case c.linked.Known > 0 && (!c.linked.Proven || c.earlier.Integrity == fairlead.Untrusted):
+		// Nobody knows any more which turns of the assistant were ours.
+		var turns []int
+		for i := range c.linked.Known {
+			if x.Messages[i].Role == fairlead.RoleAssistant {
+				turns = append(turns, i)
+			}
+		}
+		c.foreign = append(turns, c.foreign...)
+	}
 	in.Foreign = func(i int) bool {
-		if i < c.linked.Known && in.Known == 0 {
-			return !c.linked.Proven && x.Messages[i].Role == fairlead.RoleAssistant
-		}
-		if i < returned {
-			return false
-		}
-		_, found := slices.BinarySearch(foreign, i)
+		_, found := slices.BinarySearch(c.foreign, i)
 		return found
 	}
 	c.flow = c.s.Flow.Label(in)
-	if c.frozen = before.frozen; c.frozen == nil || c.bound().Integrity < fairlead.Untrusted {
+	switch c.frozen = before.frozen; {
+	case c.bound().Integrity < fairlead.Untrusted, c.frozen == nil && c.earlier.Join(c.linked.Referred).Integrity < fairlead.Untrusted:
 		c.frozen = hashTools(x.Tools)
+	case c.frozen == nil: // what was on offer then is forgotten
+		c.frozen = []uint64{}
 	}
 }
 
+// declaredBefore adds to the declared data labels those that were on this very prompt when it came before: sending it again
+// takes no label off it.
+func (c *call) declaredBefore(declared []string, knownMessages int) []string {
+	n := len(c.exchange.Messages)
+	if knownMessages == n || len(c.exchange.State) > 0 {
+		return declared
+	}
+	same := c.g.contexts.get(c.contextKey(c.link.State(n)))
+	if same.flow == nil {
+		return declared
+	}
+	return fairlead.Label{Data: declared}.Join(fairlead.Label{Data: same.flow.Bound().Data}).Data
+}
+
 // bound is the join over all that the model is about to see, also where the provider keeps it.
-func (c *call) bound() fairlead.Label { return c.flow.Bound().Join(c.linked.Referred) }
+func (c *call) bound() fairlead.Label {
+	return c.flow.Bound().Join(c.linked.Referred).Join(c.earlier)
+}
 
 // maxFrozen is how many tools are remembered of those on offer; further ones count as new.
 const maxFrozen = 2048
@@ -111,8 +138,8 @@ func (c *call) offeredBefore(tool string) bool {
 // brings it back from elsewhere.
 func (c *call) remember(answer *fairlead.Answer) {
 	if n := len(c.exchange.Messages); n > 0 {
-		k := known{c.flow, c.frozen}
-		c.g.contexts.put(callKey(c.intent.ID), k, c.flow.Bytes()+200*n+8*len(c.frozen))
+		k := known{c.s.Flow, c.flow, c.frozen, c.foreign}
+		c.g.contexts.put(callKey(c.intent.ID), k, c.flow.Bytes()+200*n+8*len(c.frozen)+8*len(c.foreign))
 		if len(c.exchange.State) == 0 { // else the messages are only what is new: others may say the same
 			c.g.contexts.put(c.contextKey(c.link.State(n)), k, 0)
 		}
@@ -141,8 +168,10 @@ const maxContext = 64 << 20
 
 // known is what is known of a conversation.
 type known struct {
-	flow   *flow.Context
-	frozen []uint64
+	rules   *flow.Rules // that labelled it
+	flow    *flow.Context
+	frozen  []uint64
+	foreign []int // the messages that nobody here returned or asked for, in order
 }
 
 // contexts remembers what is known of conversations, in two generations.
@@ -158,7 +187,12 @@ func (m *contexts) get(k fairlead.Digest) known {
 	if c, ok := m.new[k]; ok {
 		return c
 	}
-	return m.old[k]
+	c, ok := m.old[k]
+	if ok { // what is gone on with stays
+		m.new[k] = c
+		m.held += 2 << 10
+	}
+	return c
 }
 
 func (m *contexts) put(k fairlead.Digest, c known, bytes int) {
@@ -190,6 +224,6 @@ func (g *Gateway) Relearn(r *provenance.Request, linked *provenance.Linked, inte
 	c.label(r.Label.Data)
 	c.remember(answer)
 	if answer != nil && outcome != nil && outcome.Attr("fairlead.tools.withheld") != nil {
-		g.rewritten.learn(answer, nil)
+		g.rewritten.learn(r.Domain, answer, nil)
 	}
 }

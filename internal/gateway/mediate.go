@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/approval"
 	"github.com/fairleadhq/fairlead/internal/dialect"
 	"github.com/fairleadhq/fairlead/internal/flow"
+	"github.com/fairleadhq/fairlead/internal/identity"
 )
 
 // toolRuling is what was decided about one tool call of an answer, and on what grounds.
@@ -82,12 +85,19 @@ func (c *call) approvalOf(t *fairlead.ToolCall, v *fairlead.Verdict) approval.As
 
 // conversation names the conversation by how it began. So an endorsement holds for the same request made again, and for
 // an agent's loop that starts the same task anew, and for nothing that began otherwise.
+// Where the provider has the messages, it is named by the run.
 func (c *call) conversation() string {
+	if c.began != "" {
+		return c.began
+	}
 	n := c.linked.Run.Messages
 	if n == 0 || n > len(c.exchange.Messages) {
 		n = len(c.exchange.Messages)
 	}
-	return "began " + c.link.Beginning(n)
+	if c.began = "began " + c.link.Beginning(n); !c.linked.Kept.IsZero() {
+		c.began = "run " + c.linked.Run.Root.String()
+	}
+	return c.began
 }
 
 // endorse lets a held call pass if enough people endorsed exactly it. The endorsement is used up, durably, first.
@@ -192,7 +202,7 @@ func (c *call) notice(r *toolRuling) string {
 	b.WriteString("[Fairlead] " + sentence(subject(&r.Request), &r.Verdict))
 	if a := r.culprit(); a != nil {
 		e := a.Evidence[0]
-		fmt.Fprintf(&b, " The argument %.60q = %.80q stands only in %s%s", a.Path, a.Value, origin(e.From), place(e.Message))
+		fmt.Fprintf(&b, " The argument %s%.80q stands only in %s%s", named(a.Path, " = "), a.Value, origin(e.From), place(e.Message))
 		if a.Instructed {
 			b.WriteString(", in words that read like an instruction")
 		}
@@ -234,9 +244,17 @@ func origin(from string) string {
 	if tool, ok := strings.CutPrefix(from, "tool:"); ok && tool == "" {
 		return "a tool result that nobody here asked for"
 	} else if ok {
-		return fmt.Sprintf("the result of %.60q", tool)
+		return "the result of " + cmp.Or(named(tool, ""), "a tool")
 	}
 	return "content of " + from
+}
+
+// named quotes a name that a model may have made up, if it is one and no sentence, with what follows.
+func named(name, then string) string {
+	if !identity.Safe(name) {
+		return ""
+	}
+	return strconv.Quote(name) + then
 }
 
 // withheld lists the calls that are taken out of the answer.
@@ -286,15 +304,17 @@ func (c *call) toolAttrs(a *attrs, list []toolRuling) {
 const (
 	shownAround = 400
 	shownAsked  = 4 << 10
+
+	shownSources = 32 // arguments; a person looks at no more
 )
 
 // shown is what an approver sees: what the agent saw, and where each argument comes from.
 func (c *call) shown(r *toolRuling) approval.Shown {
-	s := approval.Shown{Actors: c.actorWords(), Request: c.asked()}
+	s := approval.Shown{Actors: c.actorWords(), Request: c.asked(), Omitted: max(0, len(r.Arguments)-shownSources)}
 	// What somebody may have planted comes first: there may be more sources than a person looks at.
 	for _, instructed := range []bool{true, false} {
 		for i := range r.Arguments {
-			if r.Arguments[i].Instructed == instructed {
+			if r.Arguments[i].Instructed == instructed && len(s.Sources) < shownSources {
 				s.Sources = append(s.Sources, c.source(&r.Arguments[i]))
 			}
 		}
@@ -317,6 +337,14 @@ func (c *call) actorWords() (out []string) {
 
 // asked is the user's newest message.
 func (c *call) asked() string {
+	if c.request == nil {
+		s := c.newest()
+		c.request = &s
+	}
+	return *c.request
+}
+
+func (c *call) newest() string {
 	msgs := c.exchange.Messages
 	for i := len(msgs) - 1; i >= 0; i-- {
 		if msgs[i].Role != fairlead.RoleUser {
@@ -359,7 +387,7 @@ func (c *call) source(a *flow.Argument) approval.Source {
 	if e.Message < 0 || e.Message >= len(c.exchange.Messages) || e.Part < 0 || e.Part >= len(c.exchange.Messages[e.Message].Parts) {
 		return out
 	}
-	text := dialect.PartText(c.body, c.exchange.Messages[e.Message].Parts[e.Part])
+	text := c.text(e.Message, e.Part)
 	at := e.Span
 	if e.Instruction != nil {
 		at = *e.Instruction
@@ -370,6 +398,20 @@ func (c *call) source(a *flow.Argument) approval.Source {
 	out.Span = strings.ToValidUTF8(text[from:to], "")
 	out.After = strings.ToValidUTF8(text[to:min(len(text), to+shownAround)], "")
 	return out
+}
+
+// text is that of a part. Calls by the hundred may have their arguments from one.
+func (c *call) text(message, part int) string {
+	k := [2]int{message, part}
+	s, ok := c.texts[k]
+	if !ok {
+		if c.texts == nil {
+			c.texts = map[[2]int]string{}
+		}
+		s = dialect.PartText(c.body, c.exchange.Messages[message].Parts[part])
+		c.texts[k] = s
+	}
+	return s
 }
 
 func clip(s string, n int) string {

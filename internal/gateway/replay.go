@@ -41,12 +41,12 @@ func RecordedRequests(f *fairlead.Fact, rules *flow.Rules) []policy.Request {
 		Steps: max(0, int(f.Int("fairlead.run.step"))-1)}
 	out := []policy.Request{q}
 	if hosted := list("fairlead.tools.hosted"); len(hosted) > 0 {
-		c := rules.Label(flow.Input{Exchange: new(fairlead.Exchange)})
+		c := rules.Label(flow.Input{Exchange: &fairlead.Exchange{Messages: make([]fairlead.Message, 1)}, Declared: x.Label.Data})
 		for _, name := range hosted {
 			t := c.ToolCall(fairlead.ToolCall{Name: name}, true)
 			h := q
 			h.Action, h.Resource = policy.HostedTool, policy.Resource{Name: name, Server: q.Resource.Server, Classes: t.Classes, Known: t.Known}
-			h.Context.Profile, h.Context.Forbidden = t.Profile, nil
+			h.Context.Profile, h.Context.Forbidden = t.Profile, c.Request(t).Context.Forbidden
 			out = append(out, h)
 		}
 	}

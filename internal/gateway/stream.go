@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type streaming struct {
 	raw      []byte // every byte of the answer so far, released or held
 	released int    // how many of them the client was given
 	held     bool   // from here on nothing is released before the outcome is durable
+	begun    bool   // an event has come
+	strange  bool   // enforce mode: something came that another reader may read otherwise
 
 	mac      *ledger.MAC
 	hashed   int
@@ -99,7 +102,7 @@ func (s *streaming) take(chunk []byte) error {
 	err := s.framer.Push(chunk, func(ev wire.Event) error {
 		if s.reader == nil {
 			free = at // nobody can tell which event is the end: each waits for the next
-		} else if s.reader.Event(ev) {
+		} else if s.event(ev) {
 			s.held = true
 		}
 		at += len(ev.Raw)
@@ -118,6 +121,47 @@ func (s *streaming) take(chunk []byte) error {
 	}
 	s.progress()
 	return nil
+}
+
+// event takes in an event, and reports whether it is held. What enforce mode cannot read like any other reader is held: a
+// name that stands twice, lines that are no field of an event but could be, say, a body of JSON that is sent as a stream.
+func (s *streaming) event(ev wire.Event) bool {
+	hold := s.reader.Event(ev)
+	if s.c.target.provider.Enforce && !s.strange {
+		s.strange = !fieldsOnly(ev.Raw, !s.begun) || hold && !readable(ev.Data)
+	}
+	s.begun = true
+	return hold || s.strange
+}
+
+// readable reports whether the data of an event means the same to everybody.
+func readable(data []byte) bool {
+	if len(data) == 0 || bytes.HasPrefix(data, []byte("[DONE]")) {
+		return true
+	}
+	return wire.Check(data, wire.Limits{}) == nil && wire.Root(data).Kind() == '{'
+}
+
+// fieldsOnly reports whether an event has no lines but blank ones, comments and the fields that events have.
+func fieldsOnly(raw []byte, first bool) bool {
+	if first {
+		raw = bytes.TrimPrefix(raw, []byte("\xEF\xBB\xBF"))
+	}
+	for len(raw) > 0 {
+		line := raw
+		if i := bytes.IndexAny(raw, "\r\n"); i >= 0 {
+			line, raw = raw[:i], raw[i+1:]
+		} else {
+			raw = nil
+		}
+		field, _, _ := bytes.Cut(line, []byte(":"))
+		switch string(field) {
+		case "", "data", "event", "id", "retry":
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // release gives the client the bytes up to end.
@@ -162,7 +206,7 @@ func (s *streaming) judge() error {
 		return nil
 	}
 	enforce := c.target.provider.Enforce
-	if enforce && o.answer.ErrorType == "fairlead.malformed_event" {
+	if enforce && (s.strange || o.answer.ErrorType == "fairlead.malformed_event") {
 		return errUnjudged
 	}
 	var err error
@@ -187,7 +231,7 @@ func (s *streaming) judge() error {
 		return errUnjudged
 	}
 	*o.answer = ans.Answer()
-	c.g.rewritten.learn(o.answer, refused)
+	c.g.rewritten.learn(c.link.Domain, o.answer, refused)
 	return nil
 }
 
@@ -204,7 +248,7 @@ func (s *streaming) end(err error) {
 	c, o := s.c, s.o
 	if s.reader != nil {
 		if err == io.EOF {
-			_ = s.framer.Close(func(ev wire.Event) error { s.reader.Event(ev); return nil }) // a last event without a blank line
+			_ = s.framer.Close(func(ev wire.Event) error { s.event(ev); return nil }) // a last event without a blank line
 		}
 		ans := s.reader.Answer()
 		o.answer, o.errType = &ans, ans.ErrorType

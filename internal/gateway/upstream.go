@@ -50,13 +50,20 @@ func (c *call) upstream() {
 }
 
 func isEventStream(h http.Header) bool {
+	if len(h["Content-Type"]) != 1 {
+		return false // a client may go by another one than we do
+	}
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(t), "text/event-stream") && plainEncoding(h)
 }
 
 func plainEncoding(h http.Header) bool {
-	e := h.Get("Content-Encoding")
-	return e == "" || strings.EqualFold(e, "identity")
+	for _, e := range h["Content-Encoding"] {
+		if e != "" && !strings.EqualFold(e, "identity") {
+			return false
+		}
+	}
+	return true
 }
 
 // A reply is a provider's response, with the body of a whole one already read.
@@ -361,7 +368,8 @@ func (c *call) close(o *outcome, body []byte) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), recordTimeout)
 	defer cancel()
 	if c.gapped {
-		return nil // counted when its intent could not be recorded
+		c.settle(o)
+		return nil // noted when its intent could not be recorded
 	}
 	f := &fairlead.Fact{Kind: fairlead.KindCallOutcome, Tenant: c.intent.Tenant, Actor: c.appAccepted(o.status),
 		Links: []fairlead.Link{{Rel: fairlead.RelCompletes, To: c.intent.ID, Assurance: fairlead.Derived}}, Attrs: c.outcomeAttrs(o)}
@@ -473,7 +481,7 @@ func (c *call) release(o *outcome, body []byte) ([]byte, error) {
 		var ans fairlead.Answer
 		if ans, err = d.Answer(rt, out); err == nil {
 			o.answer, o.original = &ans, body
-			c.g.rewritten.learn(&ans, refused)
+			c.g.rewritten.learn(c.link.Domain, &ans, refused)
 			return out, nil
 		}
 	}

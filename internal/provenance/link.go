@@ -89,10 +89,9 @@ func (r Run) Next(id fairlead.ID, at time.Time, messages int) Run {
 type Linked struct {
 	Links []fairlead.Link
 	Run   Run // the run that is continued
-	// Data are the data labels that were on the calls it is linked to, and Referred is the label of those whose content
-	// is kept at the provider and not sent again.
-	Data     []string
-	Referred fairlead.Label
+	// Label is the join of the labels of the calls it is linked to, and Referred is the label of those whose content is
+	// kept at the provider and not sent again.
+	Label, Referred fairlead.Label
 	// Kept is the newest of these; zero if there is none.
 	Kept fairlead.ID
 	// Known messages at the start were part of an earlier call's prompt. Returned messages after them are the answer
@@ -256,7 +255,7 @@ func (l *Linker) Link(r *Request) Linked {
 
 func (o *Linked) link(rel fairlead.Relation, c call, a fairlead.Assurance) {
 	to := c.id
-	o.Data = fairlead.Label{Data: o.Data}.Join(fairlead.Label{Data: c.label.Data}).Data
+	o.Label = o.Label.Join(c.label)
 	for _, l := range o.Links {
 		if l.Rel == rel && l.To == to {
 			return
@@ -359,9 +358,13 @@ func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 		out.Scope, out.Proven, out.Run = fit[0].scope, true, fit[0].run
 		return
 	}
-	one := true
+	one, same, run := true, true, fit[0].run
 	out.Run.Messages = fit[0].run.Messages // whichever it is, it began so
 	for _, c := range fit {
+		same = same && c.run.Root == run.Root
+		if c.run.Steps > run.Steps {
+			run = c.run
+		}
 		if c.run.Messages != out.Run.Messages {
 			out.Run.Messages = 0
 		}
@@ -370,6 +373,9 @@ func (l *Linker) continues(r *Request, fit []call, out *Linked) {
 	}
 	if one {
 		out.Scope = fit[0].scope
+	}
+	if same { // a step that was made again: it goes on from one of them, and all of them are of one run
+		out.Run, out.Proven = run, one
 	}
 }
 
