@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -97,10 +98,15 @@ func loadPolicies(ctx context.Context, r *ledger.Reader, v *ledger.Views, opts p
 		return set, nil
 	}
 	var out gateway.Policies
-	if out.Live, err = load(live); err == nil && shadow != nil {
-		out.Shadow, err = load(shadow)
+	if out.Live, err = load(live); err != nil || shadow == nil {
+		return out, err
 	}
-	return out, err
+	if out.Shadow, err = load(shadow); err != nil {
+		// What is never obeyed must not keep what is from deciding.
+		slog.Warn("the shadow policies do not load any more and are left out", "activation", shadow.ID.String(), "err", err)
+		out.Shadow = nil
+	}
+	return out, nil
 }
 
 // A policyChange asks for other policies.

@@ -107,13 +107,18 @@ func (r *reader) anthropicContent(m *fairlead.Message, v wire.Value, depth int) 
 	}
 }
 
+// callsTool reports whether a block of this type asks the client for a tool. A type that we do not know may.
+func callsTool(kind string) bool {
+	return kind == "tool_use" || strings.HasSuffix(kind, "_tool_use") && kind != "server_tool_use" && kind != "mcp_tool_use"
+}
+
 func (r *reader) anthropicBlock(m *fairlead.Message, v wire.Value, depth int) {
 	var f [12]wire.Value
 	pick(v, f[:], "type", "text", "id", "name", "input", "tool_use_id", "content", "thinking", "source", "file_id",
 		"title", "context")
 	content := f[6]
 	switch kind := f[0].Text(); {
-	case kind == "tool_use" && depth == 0:
+	case callsTool(kind) && depth == 0:
 		if f[4].Kind() == 0 {
 			f[4] = v // without input, or with one that we do not know
 		}

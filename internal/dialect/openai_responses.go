@@ -209,7 +209,9 @@ func (s *responsesStream) Event(ev wire.Event) bool {
 	switch kind {
 	case "response.created", "response.in_progress", "response.queued":
 		s.b.ID, s.b.Model = f[1].Get("id").Text(), f[1].Get("model").Text()
-		s.held = s.held || s.holdTools && substantial(f[1].Get("output"))
+		if s.holdTools && substantial(f[1].Get("output")) {
+			s.odd() // output before any item: a client may act on it
+		}
 	case "response.output_item.added", "response.output_item.done":
 		s.b.responsesHosted(f[5])
 		s.item(ev.Data, outer, f[5])
@@ -224,6 +226,10 @@ func (s *responsesStream) Event(ev wire.Event) bool {
 		s.grow(key{outer: outer, inner: -1 - summary}, fairlead.PartReasoning, f[4])
 	case "response.function_call_arguments.delta", "response.custom_tool_call_input.delta":
 		s.grow(key{outer: outer}, fairlead.PartToolCall, f[4])
+	case "response.function_call_arguments.done", "response.custom_tool_call_input.done":
+		if s.holdTools && s.pieces[key{outer: outer, kind: fairlead.PartToolCall}] == nil {
+			s.odd() // a call that nothing began
+		}
 	case "response.completed", "response.incomplete", "response.failed", "response.cancelled":
 		s.end(ev.Data, f[1], kind)
 	case "error":
@@ -265,8 +271,7 @@ func (s *responsesStream) item(data []byte, index int64, v wire.Value) {
 func (s *responsesStream) end(data []byte, v wire.Value, kind string) {
 	a, at, err := responsesAnswer(data, v)
 	if err != nil {
-		s.malformed = true
-		s.b.ErrorType = first(s.b.ErrorType, malformedEvent)
+		s.odd()
 		return
 	}
 	if a.ErrorType == "" {

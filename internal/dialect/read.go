@@ -217,17 +217,20 @@ func substantial(v wire.Value) bool {
 	return true
 }
 
-// role reads a role. One that we do not know gets no more authority than a user's.
+// role reads a role. One that we do not know is nobody's with authority: its words are untrusted, as a tool's are.
 func role(v wire.Value) fairlead.Role {
 	switch v.Text() {
+	case "user":
+		return fairlead.RoleUser
 	case "system", "developer":
 		return fairlead.RoleSystem
 	case "assistant":
 		return fairlead.RoleAssistant
-	case "tool", "function":
-		return fairlead.RoleTool
 	}
-	return fairlead.RoleUser
+	if !present(v) {
+		return fairlead.RoleUser
+	}
+	return fairlead.RoleTool
 }
 
 // count reads a number of tokens: -1 if the provider does not say.

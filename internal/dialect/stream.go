@@ -74,9 +74,14 @@ func (s *stream) data(ev wire.Event) wire.Value {
 			return v
 		}
 	}
+	s.odd()
+	return wire.Value{}
+}
+
+// odd marks an event that another reader may take for a call where we do not.
+func (s *stream) odd() {
 	s.malformed = true
 	s.b.ErrorType = first(s.b.ErrorType, malformedEvent)
-	return wire.Value{}
 }
 
 // HoldTools implements Stream.

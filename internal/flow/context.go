@@ -109,9 +109,7 @@ func (r *Rules) Label(in Input) *Context {
 	for i := c.fresh; i < c.messages; i++ {
 		l.message(i)
 	}
-	if c.fresh < c.messages {
-		c.bound = c.bound.Join(fairlead.Label{Data: declared(in.Declared)})
-	}
+	c.bound = c.bound.Join(fairlead.Label{Data: declared(in.Declared)}) // also where nothing is new: it may have been forgotten before
 	return c
 }
 
@@ -140,7 +138,7 @@ func (c *Context) Bytes() int {
 func declared(names []string) []string {
 	var l fairlead.Label
 	for _, d := range names {
-		if checkLabel(d) == nil {
+		if d == fairlead.AllData || checkLabel(d) == nil {
 			l = l.Join(fairlead.Label{Data: []string{d}})
 		}
 	}

@@ -47,7 +47,7 @@ func (a *attrs) usage(name string, n, least int64) {
 
 // safe gives a value that came from outside if it is plain enough for an envelope; the content has the truth.
 func safe(s string) string {
-	if s == "" || identity.Safe(s) {
+	if s == "" || s == fairlead.AllData || identity.Safe(s) {
 		return s
 	}
 	return "unprintable"
