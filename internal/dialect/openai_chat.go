@@ -40,7 +40,7 @@ func (r *reader) chatMessage(m *fairlead.Message, v wire.Value) {
 		"reasoning_content", "reasoning", "audio", "annotations", "parsed", "reasoning_details", "thinking_blocks")
 	content, refusal, calls, legacy, reasoning, audio := f[1], f[2], f[3], f[4], f[7], f[9]
 	m.Role = role(f[0])
-	if m.Role == fairlead.RoleTool && present(content) {
+	if name := f[0].Text(); (name == "tool" || name == "function") && present(content) {
 		p := r.part(m, fairlead.PartToolResult, content)
 		p.CallID, p.Name = f[5].Text(), f[6].Text()
 		for e := range content.Elements() {
