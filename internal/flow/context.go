@@ -134,6 +134,9 @@ func (c *Context) Bytes() int {
 	return n
 }
 
+// Size is how many bytes of text the context keeps from being forgotten, all that it shares with others included.
+func (c *Context) Size() int { return 2 * c.indexed }
+
 // declared gives the labels that a caller declares in the form of a label.
 func declared(names []string) []string {
 	var l fairlead.Label

@@ -188,9 +188,9 @@ func (m *contexts) get(k fairlead.Digest) known {
 		return c
 	}
 	c, ok := m.old[k]
-	if ok { // what is gone on with stays
+	if ok && m.held <= maxContext { // what is gone on with stays while there is room, and all that it goes back to
 		m.new[k] = c
-		m.held += 2 << 10
+		m.held += c.flow.Size() + 1<<10
 	}
 	return c
 }
