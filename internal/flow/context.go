@@ -70,7 +70,7 @@ type part struct {
 	once      *sync.Once // nil of a part whose text is not kept, or is our own
 	folded    text.Folded
 	marks     []mark  // of folded
-	sieve     sieve   // of folded
+	sieve     *sieve  // of folded
 	wants     actions // what it asks for, if somebody with authority says it
 	delegates bool
 }
@@ -346,6 +346,7 @@ func (p *part) prepare() {
 	}
 	p.once.Do(func() {
 		p.folded = text.Fold(p.text)
+		p.sieve = new(sieve)
 		p.sieve.add(p.folded.Text)
 		p.marks = sorted(marks(p.folded.Text))
 		if p.label.Integrity == fairlead.Untrusted {

@@ -119,8 +119,11 @@ func (v *sieve) add(s string) {
 	}
 }
 
-// may reports whether the text may hold needle.
+// may reports whether the text may hold needle. That of no text is nil.
 func (v *sieve) may(needle string) bool {
+	if v == nil {
+		return false
+	}
 	for i := 2; i < min(len(needle), 40); i++ {
 		if k := bucket(needle[i-2], needle[i-1], needle[i]); v[k>>6]&(1<<(k&63)) == 0 {
 			return false

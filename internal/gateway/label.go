@@ -139,7 +139,7 @@ func (c *call) offeredBefore(tool string) bool {
 func (c *call) remember(answer *fairlead.Answer) {
 	if n := len(c.exchange.Messages); n > 0 {
 		k := known{c.s.Flow, c.flow, c.frozen, c.foreign}
-		c.g.contexts.put(callKey(c.intent.ID), k, c.flow.Bytes()+200*n+8*len(c.frozen)+8*len(c.foreign))
+		c.g.contexts.put(callKey(c.intent.ID), k, c.flow.Bytes()+contextCost+400*n+8*len(c.frozen)+8*len(c.foreign))
 		if len(c.exchange.State) == 0 { // else the messages are only what is new: others may say the same
 			c.g.contexts.put(c.contextKey(c.link.State(n)), k, 0)
 		}
@@ -164,7 +164,10 @@ func (c *call) contextKey(state fairlead.Digest) fairlead.Digest {
 func callKey(id fairlead.ID) fairlead.Digest { return sha256.Sum256([]byte("call " + id.String())) }
 
 // maxContext is how many bytes the contexts of one generation may hold together.
-const maxContext = 64 << 20
+const maxContext = 32 << 20
+
+// contextCost is about what a context takes without its text and its parts.
+const contextCost = 1 << 10
 
 // known is what is known of a conversation.
 type known struct {
