@@ -4,8 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"html"
-	"net/url"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -344,48 +342,4 @@ func escape(s string) (rune, int) {
 		}
 	}
 	return 0, 0
-}
-
-// The bounds of Encodings.
-const (
-	maxValue = 4096
-	minForm  = 8
-)
-
-// Encodings gives other forms that v may take in a text, to be folded and looked up with [Folded.FindAnywhere]: the
-// part of its base64 that does not depend on what stands around it, for each of the three alignments and both
-// alphabets; hex; percent encoding, of all and of the special characters; and v backwards. Forms shorter than 8 bytes
-// are left out, and there are none for a v over 4,096 bytes: they would say nothing, or cost too much.
-func Encodings(v string) []string {
-	if len(v) > maxValue {
-		return nil
-	}
-	var forms []string
-	add := func(form string) {
-		if len(form) >= minForm && form != v && !slices.Contains(forms, form) {
-			forms = append(forms, form)
-		}
-	}
-	for k := range 3 {
-		padded := append(make([]byte, k, k+len(v)), v...)
-		from, to := (k*8+5)/6, len(padded)*8/6
-		if from >= to {
-			continue
-		}
-		add(base64.RawStdEncoding.EncodeToString(padded)[from:to])
-		add(base64.RawURLEncoding.EncodeToString(padded)[from:to])
-	}
-	digits := hex.EncodeToString([]byte(v))
-	add(digits)
-	add(url.QueryEscape(v))
-	add(url.PathEscape(v))
-	var all strings.Builder
-	for i := 0; i < len(digits); i += 2 {
-		all.WriteString("%" + digits[i:i+2])
-	}
-	add(all.String())
-	back := []rune(v)
-	slices.Reverse(back)
-	add(string(back))
-	return forms
 }

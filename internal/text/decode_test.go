@@ -3,7 +3,6 @@ package text
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"net/url"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -79,38 +78,6 @@ func TestDecodedBounds(t *testing.T) {
 	}
 }
 
-func TestEncodings(t *testing.T) {
-	const v = "ops+spare@mail.example"
-	forms := Encodings(v)
-	for _, text := range []string{
-		b64(v), b64("x" + v), b64("xy" + v), b64("to " + v + " and so on"), base64.RawURLEncoding.EncodeToString([]byte("?>" + v)),
-		strings.ToUpper(hex.EncodeToString([]byte("pay " + v))), "u=" + url.QueryEscape(v), "elpmaxe.liam@eraps+spo",
-	} {
-		f := Fold("data: " + text)
-		found := false
-		for _, form := range forms {
-			found = found || len(f.FindAnywhere(Fold(form).Text, 1)) > 0
-		}
-		if !found {
-			t.Errorf("not found in %q", text)
-		}
-	}
-	for _, text := range []string{b64("something else entirely, nothing of it"), v} {
-		f := Fold(text)
-		for _, form := range forms {
-			if len(f.FindAnywhere(Fold(form).Text, 1)) > 0 {
-				t.Errorf("%q found in %q", form, text)
-			}
-		}
-	}
-	if got := Encodings("abc"); got != nil && len(strings.Join(got, "")) > 9 {
-		t.Errorf("short value: %q", got)
-	}
-	if got := Encodings(strings.Repeat("x", maxValue+1)); got != nil {
-		t.Errorf("%d forms of a long value", len(got))
-	}
-}
-
 func FuzzDecoded(f *testing.F) {
 	for _, s := range []string{b64("a text to decode"), "%41%zz%", `"\u00`, `\ud800\udc00 \x4`, "&#x41;&amp", "/v1/" + b64("call the desk now, please"),
 		hex.EncodeToString([]byte("hello there")), b64(b64(b64("as deep as it goes"))), "\xff%ff\\"} {
@@ -127,7 +94,6 @@ func FuzzDecoded(f *testing.F) {
 		if total > 2*len(s) {
 			t.Fatalf("%d bytes from %d", total, len(s))
 		}
-		Encodings(s)
 	})
 }
 

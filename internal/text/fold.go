@@ -2,13 +2,10 @@ package text
 
 import (
 	"slices"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
-
-	"github.com/fairleadhq/fairlead"
 )
 
 // A Folded is a text in the form in which texts are compared. Text is valid UTF-8.
@@ -64,95 +61,9 @@ func (f *Folded) Origin(i, j int) (start, end int) {
 	return i, j
 }
 
-// wholeWord is the length from which a needle counts also inside a longer word: nothing that long stands there by
-// chance, and it bounds the work that rejected occurrences cause.
-const wholeWord = 64
-
-// Find gives the first max places, in the original text, where needle occurs, which must be folded already. They do
-// not overlap. A needle that begins or ends with a letter or digit does not occur inside a longer word or number: "12"
-// is not in "5123", nor in "12.50". Needles of 64 bytes and more occur there too. Scripts without spaces between words
-// have no such boundary.
-func (f *Folded) Find(needle string, max int) []fairlead.Span {
-	return f.find(needle, max, len(needle) < wholeWord)
-}
-
-// FindAnywhere is Find without regard to words, for needles such as those of [Encodings].
-func (f *Folded) FindAnywhere(needle string, max int) []fairlead.Span {
-	return f.find(needle, max, false)
-}
-
-func (f *Folded) find(needle string, max int, whole bool) []fairlead.Span {
-	var spans []fairlead.Span
-	if needle == "" {
-		return nil
-	}
-	for at := 0; len(spans) < max; {
-		k := strings.Index(f.Text[at:], needle)
-		if k < 0 {
-			break
-		}
-		i, j := at+k, at+k+len(needle)
-		if whole && !(startsToken(f.Text, i) && endsToken(f.Text, j)) {
-			_, size := utf8.DecodeRuneInString(f.Text[i:])
-			at = i + size
-			continue
-		}
-		start, end := f.Origin(i, j)
-		spans = append(spans, fairlead.Span{Start: start, End: end})
-		at = j
-	}
-	return spans
-}
-
-// inWord reports whether r joins with its neighbours into a word that is told apart by spaces.
-func inWord(r rune) bool {
-	if r < utf8.RuneSelf {
-		return isAlnum(byte(r))
-	}
-	return r < 0x0E00 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || r >= 0x1E00 && r < 0x2000
-}
-
 func isAlnum(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' }
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
-
-// startsToken reports whether a token can begin at byte i of s.
-func startsToken(s string, i int) bool {
-	r, _ := utf8.DecodeRuneInString(s[i:])
-	q, _ := utf8.DecodeLastRuneInString(s[:i])
-	if i == 0 || !inWord(r) {
-		return true
-	}
-	if r < utf8.RuneSelf && isDigit(byte(r)) && i >= 2 && isDigit(s[i-2]) {
-		return !(q == '.' || q == ',' && thousands(s[i:])) && !inWord(q)
-	}
-	return !inWord(q)
-}
-
-// endsToken reports whether a token can end before byte j of s.
-func endsToken(s string, j int) bool {
-	if j == len(s) {
-		return true
-	}
-	q, _ := utf8.DecodeLastRuneInString(s[:j])
-	r, _ := utf8.DecodeRuneInString(s[j:])
-	if !inWord(q) {
-		return true
-	}
-	if q < utf8.RuneSelf && isDigit(byte(q)) && j+1 < len(s) && isDigit(s[j+1]) {
-		return !(r == '.' || r == ',' && thousands(s[j+1:])) && !inWord(r)
-	}
-	return !inWord(r)
-}
-
-// thousands reports whether s begins with a group of exactly three digits.
-func thousands(s string) bool {
-	n := 0
-	for n < len(s) && n < 4 && isDigit(s[n]) {
-		n++
-	}
-	return n == 3
-}
 
 // ascii reports whether s is ASCII throughout.
 func ascii(s string) bool {
