@@ -82,18 +82,3 @@ func (c *counter) standing(list []standing, t *clock) []standing {
 	}
 	return list
 }
-
-// Unpriced lists models that a limit on money was asked about and that have no price, as PROVIDER/MODEL: what they used
-// counts for nothing.
-func (b *Book) Unpriced() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var list []string
-	for k, p := range b.known {
-		if p == nil {
-			list = append(list, clip(k[0])+"/"+clip(k[1]))
-		}
-	}
-	slices.Sort(list)
-	return list
-}
