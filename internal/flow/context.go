@@ -423,6 +423,17 @@ type Suspect struct {
 	New           bool          // came in with this request
 }
 
+// Seen counts the instruction-like spans in untrusted parts that came in with this request.
+func (c *Context) Seen() (n int) {
+	for _, p := range c.parts[min(c.known, len(c.parts)):] {
+		n += len(p.regions)
+		for i := range p.views {
+			n += len(p.views[i].regions)
+		}
+	}
+	return n
+}
+
 // Suspicious lists the instruction-like spans in untrusted parts.
 func (c *Context) Suspicious() []Suspect {
 	var out []Suspect

@@ -144,13 +144,7 @@ func (c *call) labelAttrs(a *attrs) {
 	if len(c.rulings) > 0 {
 		a.list("fairlead.label.forbidden", c.rulings[0].Request.Context.Forbidden)
 	}
-	seen := 0
-	for _, s := range c.flow.Suspicious() {
-		if s.New {
-			seen++
-		}
-	}
-	if seen > 0 {
+	if seen := c.flow.Seen(); seen > 0 {
 		a.int("fairlead.injection.seen", int64(seen))
 	}
 }

@@ -132,11 +132,14 @@ func (c *call) endorse(ctx context.Context, t *fairlead.ToolCall, r *toolRuling)
 func (c *call) await(ctx context.Context, ans *fairlead.Answer, list []toolRuling, waiting func()) error {
 	deadline := c.g.now().Add(c.target.provider.Hold)
 	for i := range list {
+		if r := &list[i]; r.Effect == fairlead.Hold {
+			c.requestApproval(ctx, &ans.ToolCalls[r.index], r)
+		}
+	}
+	// All are asked before any is waited for.
+	for i := range list {
 		r := &list[i]
 		t := &ans.ToolCalls[r.index]
-		if r.Effect == fairlead.Hold {
-			c.requestApproval(ctx, t, r)
-		}
 		if r.Effect == fairlead.Hold && r.Approval != "" && !r.denied && c.target.provider.Hold > 0 {
 			if err := c.waitFor(ctx, t, r, deadline, waiting); err != nil {
 				return err
