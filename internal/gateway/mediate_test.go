@@ -535,3 +535,30 @@ func TestRecordedRequestsAreWhatWasAsked(t *testing.T) {
 		t.Errorf("asked again: %s, want %s", asked, want)
 	}
 }
+
+// TestHeldTogether: what one answer asks for is asked about at once, so that two people need not wait for each other.
+func TestHeldTogether(t *testing.T) {
+	h, _, key := guarded(t, func(w http.ResponseWriter, _ received) {
+		answerJSON(w, callsTools(toolJSON("c2", "wire_money", `{"amount":5}`), toolJSON("c3", "wire_money", `{"amount":6}`)))
+	})
+	h.provider("openai", func(p *Provider) { p.Hold = 20 * time.Second })
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if wait := h.pending(); len(wait) == 2 {
+				for _, a := range wait {
+					if err := h.endorse(a.ID); err != nil {
+						t.Error(err)
+					}
+				}
+				return
+			}
+		}
+		t.Error("the second call was not asked about before the first was answered")
+	})
+	_, _, tools := choice(t, h.post(chatPath, toolTurn(false, ticket), key))
+	wg.Wait()
+	if fmt.Sprint(tools) != "[wire_money wire_money]" {
+		t.Errorf("released: %v", tools)
+	}
+}
